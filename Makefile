@@ -1,0 +1,56 @@
+# The commands of this project. `make demo` and `make test` set up all that they need.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PHOTOS ?=
+DETECTOR ?= $(wildcard ../shared/data/weights/yolox_nano.onnx)
+YOLOX := https://github.com/Megvii-BaseDetection/YOLOX/releases/download/0.1.1rc0/yolox_nano.onnx
+
+.PHONY: demo test test-quick lint types format clean
+
+demo: export VISTADEX_MODELS := $(CURDIR)/.demo/models
+demo: export VISTADEX_CATALOG := $(CURDIR)/.demo/catalog.db
+demo: export VISTADEX_CACHE := $(CURDIR)/.demo/cache
+demo: $(VENV)/.installed-demo  ## index photographs (PHOTOS=folder, DETECTOR=file.onnx) and serve them
+	@test -n "$(DETECTOR)" || { echo "No detector here. Get one, for instance YOLOX-nano (Apache-2.0):"; \
+	  echo "  curl -LO $(YOLOX)"; echo "and say: make demo DETECTOR=yolox_nano.onnx"; exit 2; }
+	@mkdir -p .demo/photos && rm -f .demo/catalog.db*
+	@$(BIN)/vistadex models add "$(DETECTOR)" --name demo-detector --dynamic-size \
+	  || $(BIN)/vistadex models add "$(DETECTOR)" --name demo-detector
+	@test -n "$(PHOTOS)" || find $(VENV)/lib/*/site-packages/skimage/data $(VENV)/lib/*/site-packages/sklearn/datasets/images \
+	  \( -name '*.jpg' -o -name '*.png' \) -exec cp {} .demo/photos/ \;
+	$(BIN)/vistadex index "$(or $(PHOTOS),.demo/photos)" --detector demo-detector
+	$(BIN)/vistadex classes
+	$(BIN)/vistadex search --limit 5 "$$($(BIN)/python -c 'import vistadex; print(vistadex.Catalog().classes()[0].class_name)')"
+	$(BIN)/vistadex serve
+
+test: $(VENV)/.installed-dev $(VENV)/.debian  ## every test
+	$(BIN)/pytest -n 2
+
+test-quick: $(VENV)/.installed-dev  ## the tests that take a few minutes in all
+	$(BIN)/pytest -n 2 -m "not slow"
+
+lint: $(VENV)/.installed-dev  ## ruff, and the form of the code
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed-dev  ## mypy, strict
+	$(BIN)/mypy
+
+format: $(VENV)/.installed-dev  ## put the code into form
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## remove what the other commands have made
+	rm -rf $(VENV) .demo build dist *.egg-info
+
+$(VENV)/.installed-%: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable ".[$*]"
+	touch $@
+
+# Debian's Chromium for the browser tests, where this user may install it; else they are skipped by name.
+$(VENV)/.debian:
+	command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+	  && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; } || true
+	touch $@

@@ -1,0 +1,111 @@
+"""The contract of every engine, and the local one's own promises."""
+
+import threading
+import time
+from collections.abc import Generator, Iterator
+from contextlib import closing
+
+import pytest
+
+from vistadex.engines import ENGINES, Engine
+from vistadex.engines.local import LocalEngine
+from vistadex.registry import lookup
+
+
+def squares(shard: range) -> Generator[int, None, None]:
+    for i in shard:
+        yield i * i
+
+
+@pytest.fixture(params=sorted(ENGINES))
+def engine(request: pytest.FixtureRequest) -> Engine:
+    made: Engine = lookup(ENGINES, request.param, "engine")()
+    return made
+
+
+def test_every_shard_comes_exactly_once_with_all_its_items(engine: Engine) -> None:
+    shards = [range(i, i + 5) for i in range(0, 100, 5)]
+    results = dict(engine.run(squares, shards))
+    assert results == {shard: [i * i for i in shard] for shard in shards}
+
+
+def test_no_shards_are_no_results(engine: Engine) -> None:
+    assert list(engine.run(squares, [])) == []
+
+
+def test_an_error_in_the_work_is_raised_and_ends_the_run(engine: Engine) -> None:
+    def broken(shard: range) -> Generator[int, None, None]:
+        yield 1
+        raise OSError("no model here")
+
+    with pytest.raises(OSError, match="no model here"):
+        list(engine.run(broken, [range(1)] * 10))
+
+
+def test_an_error_while_listing_is_raised_after_what_was_done(engine: Engine) -> None:
+    def listing() -> Iterator[range]:
+        yield from [range(1)] * 10
+        raise OSError("the network is gone")
+
+    done = []
+    with (
+        pytest.raises(OSError, match="the network is gone"),
+        closing(engine.run(squares, listing())) as results,
+    ):
+        done.extend(results)
+    assert len(done) < 10
+
+
+def test_shards_are_drawn_only_as_they_are_needed() -> None:
+    drawn = 0
+
+    def listing() -> Iterator[range]:
+        nonlocal drawn
+        for _ in range(1000):
+            drawn += 1
+            yield range(1)
+
+    with closing(LocalEngine(threads=2).run(squares, listing())) as results:
+        next(results)
+        assert drawn <= 4
+
+
+def test_closing_stops_between_two_items() -> None:
+    started, items = threading.Event(), []
+
+    def slow(shard: int) -> Generator[int, None, None]:
+        for i in range(1000):
+            started.set()
+            items.append(i)
+            time.sleep(0.01)
+            yield i
+
+    results = LocalEngine(threads=2).run(slow, range(100))
+    consumer = threading.Thread(target=lambda: next(results, None), daemon=True)
+    consumer.start()
+    assert started.wait(5)
+    before = threading.active_count()
+    assert before >= 3
+    # A generator can't be closed while another thread runs it; the consumer's own error closes it.
+    broken = LocalEngine(threads=2).run(slow, failing_after(1))
+    begun = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        next(broken)
+    assert time.monotonic() - begun < 1
+
+
+def failing_after(number: int) -> Iterator[int]:
+    """Shards, and then Ctrl-C."""
+    yield from range(number)
+    time.sleep(0.05)
+    raise KeyboardInterrupt
+
+
+def test_threads_work_at_the_same_time() -> None:
+    together = threading.Barrier(3, timeout=10)
+
+    def meet(shard: int) -> Generator[int, None, None]:
+        together.wait()
+        yield shard
+
+    assert len(list(LocalEngine(threads=3).run(meet, range(3)))) == 3

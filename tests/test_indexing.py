@@ -1,0 +1,377 @@
+"""vistadex.indexing: the plan, the commits, bad images, resuming."""
+
+import os
+import shutil
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import vistadex
+from vistadex import shards
+from vistadex.catalog import Catalog
+from vistadex.errors import ModelError, SourceMissingError, UsageError
+from vistadex.progress import Progress
+from vistadex.records import FAILURE_REASONS, ImageEntry, Outcome
+from vistadex.shards import Limits, Shard, cut, process_shard
+from vistadex.testing import MemorySource, RedSquareDetector, scene_jpeg
+
+RED = ("red square", 10, 20, 40)
+BLUE = ("blue square", 90, 60, 30)
+LIMITS = Limits(max_pixels=10**8, max_file_bytes=10**9, read_ahead_bytes=10**7)
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> Iterator[Catalog]:
+    with Catalog(str(tmp_path / "catalog.db"), create=True) as opened:
+        yield opened
+
+
+@pytest.fixture
+def files(request: pytest.FixtureRequest) -> dict[str, bytes]:
+    """Forty scenes, of which every fourth has a blue square."""
+    return {
+        f"{i % 3}/{i:02}.jpg": scene_jpeg([RED, BLUE] if i % 4 == 0 else [RED]) for i in range(40)
+    }
+
+
+def run(catalog: Catalog, **options: object) -> vistadex.Summary:
+    options = {"detector": RedSquareDetector(), **options}
+    return vistadex.index("memory://photos", catalog=catalog, **options)  # type: ignore[arg-type]
+
+
+def everything(catalog: Catalog) -> dict[str, list[tuple[object, ...]]]:
+    """All rows of a catalog by their meaning, whatever ids they have."""
+    queries = {
+        "images": "SELECT key, version, width, height, status, reason FROM image",
+        "boxes": "SELECT key, name, score, ordinal, x0, y0, x1, y1 FROM box "
+        "JOIN image ON image.id = image_id JOIN class ON class.id = class_id",
+        "classes": "SELECT key, name, score, boxes FROM image_class "
+        "JOIN image ON image.id = image_id JOIN class ON class.id = class_id",
+        "analyses": "SELECT key, analysis.version, parameters FROM analysis "
+        "JOIN image ON image.id = image_id JOIN analyzer ON analyzer.id = analyzer_id",
+        "counts": "SELECT name, analyzer_id, images, boxes FROM class_count "
+        "JOIN class ON class.id = class_id",
+    }
+    connection = sqlite3.connect(catalog.place)
+    found = {name: sorted(connection.execute(query), key=repr) for name, query in queries.items()}
+    connection.close()
+    return found
+
+
+def test_every_image_is_indexed_and_found(catalog: Catalog, files: dict[str, bytes]) -> None:
+    MemorySource.create("photos", files)
+    summary = run(catalog)
+    assert (summary.images, summary.indexed, summary.unchanged, summary.failed) == (40, 40, 0, 0)
+    assert summary.images_per_s > 0
+    assert summary.peak_rss_bytes > 10**6
+    assert catalog.count("red square") == 40
+    assert catalog.count("blue square") == 10
+    box = catalog.search("blue square").results[0].image.boxes[-1]
+    assert box.box_xyxy == pytest.approx((90, 60, 120, 90), abs=3)
+
+
+def test_a_second_run_does_nothing(catalog: Catalog, files: dict[str, bytes]) -> None:
+    MemorySource.create("photos", files | {"bad.jpg": b"nothing"})
+    run(catalog)
+    before = everything(catalog)
+    summary = run(catalog)
+    assert (summary.indexed, summary.unchanged, summary.failed) == (0, 41, 0)
+    assert everything(catalog) == before
+
+
+def test_a_changed_file_is_analyzed_again(catalog: Catalog, files: dict[str, bytes]) -> None:
+    source = MemorySource.create("photos", files)
+    run(catalog)
+    source.files["0/00.jpg"] = scene_jpeg([], (80, 60))
+    summary = run(catalog)
+    assert (summary.indexed, summary.unchanged) == (1, 39)
+    image = catalog.image("memory://photos/0/00.jpg")
+    assert (image.width, image.height, image.boxes) == (80, 60, ())
+    assert catalog.count("blue square") == 9
+
+
+def test_a_vanished_file_is_marked_and_comes_back(
+    catalog: Catalog, files: dict[str, bytes]
+) -> None:
+    source = MemorySource.create("photos", files)
+    run(catalog)
+    gone = {key: source.files.pop(key) for key in ("0/00.jpg", "2/38.jpg")}
+    assert run(catalog).vanished == 2
+    assert catalog.image("memory://photos/2/38.jpg").status == "vanished"
+    assert catalog.stats().vanished == 2
+    assert run(catalog).vanished == 2
+    source.files.update(gone)
+    summary = run(catalog)
+    assert (summary.vanished, summary.indexed, summary.unchanged) == (0, 0, 40)
+    assert catalog.image("memory://photos/2/38.jpg").status == "ok"
+
+
+def test_prune_removes_what_has_vanished(catalog: Catalog, files: dict[str, bytes]) -> None:
+    source = MemorySource.create("photos", files)
+    run(catalog)
+    del source.files["0/00.jpg"]
+    summary = run(catalog, prune=True)
+    assert (summary.vanished, summary.pruned) == (1, 1)
+    assert catalog.stats().images == 39
+    assert catalog.count("blue square") == 9
+
+
+def test_an_empty_source_is_an_error_and_marks_nothing(
+    catalog: Catalog, files: dict[str, bytes]
+) -> None:
+    source = MemorySource.create("photos", files)
+    run(catalog)
+    source.files.clear()
+    with pytest.raises(SourceMissingError, match=r"no files found; nothing was changed"):
+        run(catalog, prune=True)
+    assert catalog.stats().images == 40
+    assert catalog.stats().vanished == 0
+
+
+def test_other_parameters_are_another_analysis_beside_the_first(
+    catalog: Catalog, files: dict[str, bytes]
+) -> None:
+    MemorySource.create("photos", files)
+    run(catalog)
+    summary = run(catalog, detector=RedSquareDetector(min_score=0.1))
+    assert summary.indexed == 40
+    assert [model.images for model in catalog.stats().models] == [40, 40]
+    assert run(catalog).unchanged == 40
+
+
+def test_bad_images_become_rows_and_stop_nothing(catalog: Catalog, files: dict[str, bytes]) -> None:
+    whole = scene_jpeg([RED])
+    bad = {
+        "a/empty.jpg": b"",
+        "a/text.jpg": b"just words",
+        "a/cut.jpg": whole[: len(whole) // 2],
+        "b/huge.png": huge_png(),
+    }
+    MemorySource.create("photos", files | bad)
+    summary = run(catalog)
+    assert (summary.indexed, summary.failed) == (40, 4)
+    reasons = {"empty": 1, "not_an_image": 1, "truncated": 1, "too_large": 1}
+    assert dict(summary.failures) == reasons
+    assert {b.uri.removeprefix("memory://photos/"): b.reason for b in catalog.errors()} == {
+        "a/empty.jpg": "empty",
+        "a/text.jpg": "not_an_image",
+        "a/cut.jpg": "truncated",
+        "b/huge.png": "too_large",
+    }
+    assert set(reasons) <= set(FAILURE_REASONS)
+
+
+def huge_png() -> bytes:
+    """A PNG of a few bytes that claims 60,000 x 60,000 pixels."""
+    import struct
+    import zlib
+
+    header = struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
+    chunks = b""
+    for name, data in ((b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")):
+        checksum = struct.pack(">I", zlib.crc32(name + data))
+        chunks += struct.pack(">I", len(data)) + name + data + checksum
+    return b"\x89PNG\r\n\x1a\n" + chunks
+
+
+def test_only_failed_tries_the_failed_ones_again(catalog: Catalog, files: dict[str, bytes]) -> None:
+    whole = scene_jpeg([RED])
+    source = MemorySource.create("photos", files | {"x.jpg": whole[:300], "y.jpg": b"no"})
+    run(catalog)
+    source.files["x.jpg"] = whole
+    summary = run(catalog, only="failed")
+    assert (summary.images, summary.indexed, summary.failed) == (2, 1, 1)
+    assert catalog.image("memory://photos/x.jpg").status == "ok"
+
+
+def test_only_all_analyzes_everything_again_to_the_same_end(
+    catalog: Catalog, files: dict[str, bytes]
+) -> None:
+    MemorySource.create("photos", files)
+    run(catalog)
+    before = everything(catalog)
+    assert run(catalog, only="all").indexed == 40
+    assert everything(catalog) == before
+
+
+def test_a_model_that_breaks_on_one_image_costs_that_image_alone(
+    catalog: Catalog, files: dict[str, bytes]
+) -> None:
+    MemorySource.create("photos", files | {"wide.jpg": scene_jpeg([RED], (333, 100))})
+    for batch_size in (1, 8):
+        detector = RedSquareDetector(fail_on_width=333, batch_size=batch_size)
+        summary = run(catalog, detector=detector, only="all")
+        assert (summary.indexed, dict(summary.failures)) == (40, {"internal": 1})
+    assert "the model broke" in catalog.errors()[0].message
+    assert run(catalog).indexed == 1
+
+
+def test_a_file_that_could_not_be_read_is_tried_again(
+    catalog: Catalog, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vistadex.errors import SourceDeniedError
+
+    MemorySource.create("photos", files)
+    read = MemorySource.read
+
+    def denied(self: MemorySource, key: str) -> object:
+        if key == "0/00.jpg":
+            raise SourceDeniedError(f"{key}: access denied")
+        return read(self, key)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(MemorySource, "read", denied)
+        assert dict(run(catalog).failures) == {"unreadable": 1}
+    summary = run(catalog)
+    assert (summary.indexed, summary.unchanged) == (1, 39)
+
+
+def test_pictures_below_an_unreadable_entry_do_not_count_as_vanished(
+    catalog: Catalog, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vistadex.records import Failure
+
+    source = MemorySource.create("photos", files)
+    run(catalog)
+    before = sum(key.startswith("1/") for key in files)
+    for key in list(source.files):
+        if key.startswith("1/"):
+            del source.files[key]
+    pages = MemorySource.pages
+
+    def with_hidden(self: MemorySource, after: str | None = None) -> Iterator[list[ImageEntry]]:
+        hidden = ImageEntry("1", 0, "", Failure("unreadable", "permission denied"))
+        for page in pages(self, after):
+            yield sorted([*page, hidden], key=lambda entry: entry.key)
+
+    monkeypatch.setattr(MemorySource, "pages", with_hidden)
+    summary = run(catalog, prune=True)
+    assert (summary.vanished, summary.failed) == (0, 1)
+    assert sum("/1/" in r.image.uri for r in catalog.search(limit=100).results) == before
+
+
+def test_a_folder_of_real_files_works_like_any_source(tmp_path: Path, catalog: Catalog) -> None:
+    folder = tmp_path / "my photos, 100 % größe"
+    (folder / "deep" / "er").mkdir(parents=True)
+    for name in ("a b.jpg", "deep/ü.jpg", "deep/er/100%.JPG", "deep/er/no extension"):
+        (folder / name).write_bytes(scene_jpeg([RED]))
+    (folder / "notes.txt").write_text("words")
+    summary = vistadex.index(folder, detector=RedSquareDetector(), catalog=catalog)
+    assert (summary.indexed, dict(summary.failures)) == (4, {"not_an_image": 1})
+    uris = {result.image.uri for result in catalog.search("red square").results}
+    assert uris == {str(path) for path in folder.rglob("*") if path.is_file()} - {
+        str(folder / "notes.txt")
+    }
+    os.utime(folder / "a b.jpg", (1, 1))
+    assert vistadex.index(folder, detector=RedSquareDetector(), catalog=catalog).indexed == 1
+    shutil.rmtree(folder / "deep")
+    assert vistadex.index(folder, detector=RedSquareDetector(), catalog=catalog).vanished == 3
+
+
+def test_several_sources_fill_one_catalog(tmp_path: Path, catalog: Catalog) -> None:
+    MemorySource.create("one", {"a.jpg": scene_jpeg([RED])})
+    MemorySource.create("two", {"a.jpg": scene_jpeg([BLUE])})
+    summary = vistadex.index(
+        "memory://one",
+        "memory://two",
+        "memory://one",
+        detector=RedSquareDetector(),
+        catalog=catalog,
+    )
+    assert summary.images == 2
+    assert catalog.search("source:two").results[0].image.classes[0].class_name == "blue square"
+
+
+def test_progress_hears_of_everything_once_it_is_done(
+    catalog: Catalog, files: dict[str, bytes]
+) -> None:
+    class Recorder(Progress):
+        states: list[tuple[int, bool, int, int]] = []
+
+        def update(self, *, listed: int, listing: bool, done: int, failed: int) -> None:
+            self.states.append((listed, listing, done, failed))
+
+    MemorySource.create("photos", files | {"bad.jpg": b"?"})
+    recorder = Recorder()
+    run(catalog, progress=recorder)
+    assert recorder.states[-1] == (41, False, 41, 1)
+    assert [done for _, _, done, _ in recorder.states] == sorted(
+        done for _, _, done, _ in recorder.states
+    )
+
+
+def test_no_source_and_no_model_are_errors_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VISTADEX_MODELS", str(tmp_path / "models"))
+    monkeypatch.delenv("VISTADEX_DETECTOR", raising=False)
+    place = tmp_path / "c.db"
+    with pytest.raises(UsageError, match="no source"):
+        vistadex.index(detector=RedSquareDetector(), catalog=str(place))
+    with pytest.raises(SourceMissingError):
+        vistadex.index(tmp_path / "nowhere", detector=RedSquareDetector(), catalog=str(place))
+    with pytest.raises(ModelError, match="vistadex models add"):
+        vistadex.index(tmp_path, catalog=str(place))
+    assert not place.exists()
+
+
+def test_a_shard_is_picklable_and_its_work_pure(files: dict[str, bytes]) -> None:
+    import pickle
+
+    source = MemorySource.create("photos", files)
+    entries = tuple(entry for page in source.pages() for entry in page)
+    shard = Shard("memory://photos", entries, (RedSquareDetector(),), LIMITS)
+    again = pickle.loads(pickle.dumps(shard))
+    assert again == shard
+
+    def meaning(outcome: Outcome) -> object:
+        result = outcome.results[0]
+        return outcome.entry, [getattr(result, name).tolist() for name in result.__slots__]
+
+    first = [meaning(outcome) for outcome in process_shard(shard)]
+    assert first == [meaning(outcome) for outcome in process_shard(again)]
+    assert [entry for entry, _ in first] == list(entries)  # type: ignore[misc]
+
+
+def test_shards_begin_small_grow_and_end_small() -> None:
+    entries = [ImageEntry(f"{i}", 1, "v") for i in range(2000)]
+    sizes = [len(part) for part in cut(iter(entries), threads=2)]
+    assert sizes[:4] == [8, 16, 32, 64]
+    assert max(sizes) == 64
+    assert sizes[-1] <= 8
+    assert [entry for part in cut(iter(entries)) for entry in part] == entries
+
+
+def test_shards_are_bounded_in_bytes() -> None:
+    entries = [ImageEntry(f"{i}", shards.SHARD_BYTES // 2, "v") for i in range(100)]
+    assert {len(part) for part in cut(iter(entries))} <= {1, 2}
+
+
+def test_memory_stays_flat_while_a_long_listing_is_planned(catalog: Catalog) -> None:
+    import tracemalloc
+
+    def entries(number: int) -> Iterator[ImageEntry]:
+        for i in range(number):
+            yield ImageEntry(f"{i:09}", 1, "v")
+
+    def peak(number: int) -> int:
+        tracemalloc.start()
+        for _ in cut(entries(number)):
+            pass
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most
+
+    assert peak(100_000) < peak(10_000) + 200_000
+
+
+def test_an_unchanged_collection_is_planned_fast(catalog: Catalog) -> None:
+    one = scene_jpeg([RED], (32, 24))
+    MemorySource.create("photos", {f"{i:05}.jpg": one for i in range(3000)})
+    run(catalog)
+    begun = time.monotonic()
+    assert run(catalog).unchanged == 3000
+    assert time.monotonic() - begun < 3  # a wide bound: benchmarks/ measures the rate

@@ -1,0 +1,451 @@
+"""The command `vistadex`: one function per command reads options, calls the library and prints.
+
+Results go to stdout, everything else to stderr; every command has --json.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+
+import typer
+
+from vistadex.errors import UsageError, VistadexError
+
+if TYPE_CHECKING:
+    from vistadex.catalog import Catalog, SearchResult
+    from vistadex.indexing import Summary
+    from vistadex.models import ModelFile, ModelStore
+    from vistadex.progress import Progress
+
+app = typer.Typer(
+    help="Index a folder or bucket of photographs and search it by what is in them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+models_app = typer.Typer(
+    help="The model store: what `index` can look with.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(models_app, name="models")
+
+INTERRUPTED = 130
+
+CatalogOption = Annotated[
+    str | None, typer.Option("--catalog", help="File name or URL of the catalog.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+ModelsOption = Annotated[Path | None, typer.Option("--models", help="Folder of the model store.")]
+
+
+def say(text: str) -> None:
+    """A line for the person, on stderr."""
+    typer.echo(text, err=True)
+
+
+def out(text: str) -> None:
+    """A line of results, on stdout."""
+    typer.echo(text)
+
+
+def out_json(value: Any) -> None:
+    """One JSON value on a line of its own."""
+    typer.echo(json.dumps(value, ensure_ascii=False))
+
+
+@app.command()
+def index(
+    sources: Annotated[list[str], typer.Argument(help="Folders, or s3://bucket/prefix.")],
+    detector: Annotated[
+        str | None, typer.Option(help="Model that finds objects: name in the store, or .onnx file.")
+    ] = None,
+    classifier: Annotated[str | None, typer.Option(help="Model that names whole images.")] = None,
+    embedder: Annotated[str | None, typer.Option(help="Model for similarity.")] = None,
+    catalog: CatalogOption = None,
+    only: Annotated[
+        Literal["new", "failed", "all"],
+        typer.Option(help="new: also what changed; failed: what failed before; all: again."),
+    ] = "new",
+    prune: Annotated[bool, typer.Option("--prune", help="Remove images that are gone.")] = False,
+    min_score: Annotated[float, typer.Option(help="Boxes with a lower score are not kept.")] = 0.25,
+    size: Annotated[
+        int | None, typer.Option(help="Long side in pixels for the model; its own if not given.")
+    ] = None,
+    rectangular: Annotated[
+        bool | None,
+        typer.Option(
+            "--rectangular/--square",
+            help="Pad pictures to their own shape or to a square; the first where the model can.",
+        ),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    threads: Annotated[
+        int | None, typer.Option(help="Images in work at a time; 0: one per core.")
+    ] = None,
+    max_pixels: Annotated[int | None, typer.Option(help="Refuse larger pictures.")] = None,
+    json_: JsonOption = False,
+) -> None:
+    """Find what is in every image of folders and buckets, and keep it in the catalog."""
+    from vistadex.indexing import index as run
+
+    with progress_bar() as progress:
+        summary = run(
+            *sources,
+            detector=detector,
+            classifier=classifier,
+            embedder=embedder,
+            catalog=catalog,
+            only=only,
+            prune=prune,
+            min_score=min_score,
+            size=size,
+            rectangular=rectangular,
+            device=device,
+            threads=threads,
+            max_pixels=max_pixels,
+            progress=progress,
+        )
+    if json_:
+        out_json(asdict(summary))
+    else:
+        print_summary(summary)
+
+
+def print_summary(summary: Summary) -> None:
+    """A run as sentences with its numbers."""
+    done = f"{summary.indexed:,} indexed ({summary.images_per_s:,.0f}/s)"
+    parts = [done, f"{summary.unchanged:,} unchanged", f"{summary.failed:,} failed"]
+    if summary.vanished:
+        gone = "removed from the catalog" if summary.pruned else "gone from the source"
+        parts.append(f"{summary.vanished:,} {gone}")
+    memory = summary.peak_rss_bytes / 2**20
+    out(
+        f"{summary.images:,} images in {summary.seconds:.1f} s: {', '.join(parts)}; {memory:.0f} MB"
+    )
+    for reason, number in summary.failures.items():
+        out(f"  {number:,} {reason}")
+    if summary.failures:
+        say("`vistadex errors` says which and why; `--only failed` tries them again")
+
+
+@contextmanager
+def progress_bar() -> Iterator[Progress]:
+    """A bar on a terminal's stderr, a line every ten seconds elsewhere."""
+    from vistadex.bars import Bar, Lines
+
+    with Bar() if sys.stderr.isatty() else Lines() as progress:
+        yield progress
+
+
+@app.command()
+def search(
+    query: Annotated[
+        str,
+        typer.Argument(help="dog | 'dog & frisbee' | 'dog | cat' | 'car>=3 -person score>0.5'"),
+    ] = "",
+    min_score: Annotated[float, typer.Option(help="Lower scores do not count.")] = 0.0,
+    source: Annotated[str | None, typer.Option(help="Only sources whose address ends so.")] = None,
+    model: Annotated[str | None, typer.Option(help="Only what this model found.")] = None,
+    limit: Annotated[int, typer.Option(help="Results on a page.")] = 50,
+    after: Annotated[str | None, typer.Option(help="Go on behind this result's cursor.")] = None,
+    catalog: CatalogOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Search for images by what is in them, best first."""
+    from vistadex import jsonable
+
+    with open_catalog(catalog) as opened:
+        page = opened.search(
+            query, min_score=min_score, source=source, model=model, limit=limit, after=after
+        )
+        total = opened.count(query, min_score=min_score, source=source, model=model)
+    for result in page.results:
+        if json_:
+            out_json(jsonable.search_result(result))
+        else:
+            out(result_line(result))
+    say(f"{len(page.results):,} of {total:,} images")
+    if page.next:
+        say(f"more: --after {page.next}")
+
+
+def result_line(result: SearchResult) -> str:
+    """One result for a person: score, place, and what is in it."""
+    found = ", ".join(
+        f"{one.class_name} {one.score:.2f}" + (f" ×{one.boxes}" if one.boxes > 1 else "")  # noqa: RUF001
+        for one in result.image.classes[:5]
+    )
+    score = f"{result.score:.3f}" if result.matched else "     "
+    gone = "  (vanished)" if result.image.status == "vanished" else ""
+    return f"{score}  {result.image.uri}{gone}  [{found}]"
+
+
+@app.command()
+def show(
+    image: Annotated[str, typer.Argument(help="Id, path or URI of an indexed image.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File to write; default: NAME.boxes.jpg.")
+    ] = None,
+    min_score: Annotated[float, typer.Option(help="Boxes with a lower score are left out.")] = 0.0,
+    catalog: CatalogOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Draw an image's boxes into a file, and print what is known about it."""
+    from vistadex import jsonable
+    from vistadex.drawing import save_with_boxes
+
+    with open_catalog(catalog) as opened:
+        known = opened.image(known_reference(image))
+    path = output or Path(Path(known.key).stem + ".boxes.jpg")
+    save_with_boxes(known, path, min_score=min_score)
+    if json_:
+        out_json({**jsonable.image(known), "drawn": str(path)})
+        return
+    out(f"{known.uri}: {known.width} x {known.height}, {known.status}")
+    for box in known.boxes:
+        if box.score >= min_score:
+            x0, y0, x1, y1 = box.box_xyxy
+            out(f"  {box.score:.3f} {box.class_name}  {x0:.0f} {y0:.0f} {x1:.0f} {y1:.0f}")
+    say(f"drawn into {path}")
+
+
+def known_reference(image: str) -> str:
+    """A path as the catalog knows it; ids and URIs as they are."""
+    path = Path(image).expanduser()
+    return str(path.resolve()) if "://" not in image and path.exists() else image
+
+
+@app.command()
+def classes(catalog: CatalogOption = None, json_: JsonOption = False) -> None:
+    """List the classes that were found, with how many images and boxes have them."""
+    with open_catalog(catalog) as opened:
+        found = opened.classes()
+    for one in found:
+        if json_:
+            out_json({"class": one.class_name, "images": one.images, "boxes": one.boxes})
+        else:
+            out(f"{one.images:>10,} images {one.boxes:>10,} boxes  {one.class_name}")
+
+
+@app.command()
+def errors(
+    reason: Annotated[str | None, typer.Option(help="Only this reason.")] = None,
+    limit: Annotated[int, typer.Option(help="Lines at most; 0: all.")] = 0,
+    catalog: CatalogOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """List the images that could not be analyzed, and why."""
+    with open_catalog(catalog) as opened:
+        number = after = 0
+        while not limit or number < limit:
+            page = opened.errors(
+                reason=reason, limit=min(1000, limit - number or 1000), after=after
+            )
+            for bad in page:
+                if json_:
+                    out_json(asdict(bad))
+                else:
+                    out(f"{bad.reason:<13} {bad.uri}: {bad.message}")
+            if not page:
+                break
+            number, after = number + len(page), page[-1].id
+    say(f"{number:,} bad images")
+
+
+@app.command()
+def stats(catalog: CatalogOption = None, json_: JsonOption = False) -> None:
+    """Say what is in the catalog: images, sources, models, failures."""
+    with open_catalog(catalog) as opened:
+        known = opened.stats()
+    if json_:
+        out_json({"catalog": opened.location, **asdict(known)})
+        return
+    out(
+        f"{opened.place}: {known.images:,} images, {known.boxes:,} boxes, {known.classes:,} classes"
+    )
+    for source in known.sources:
+        bad = f", {source.failed:,} failed" if source.failed else ""
+        gone = f", {source.vanished:,} vanished" if source.vanished else ""
+        out(f"  source {source.uri}: {source.images:,} images{bad}{gone}")
+    for model in known.models:
+        options = " ".join(
+            f"{key}={value}"
+            for key, value in model.parameters.items()
+            if isinstance(value, str | int | float | bool)
+        )
+        out(f"  {model.task} {model.name}: {model.images:,} images ({options})")
+    for reason, number in known.failures.items():
+        out(f"  failed: {number:,} {reason}")
+
+
+@app.command()
+def serve(
+    catalog: CatalogOption = None,
+    host: Annotated[str | None, typer.Option(help="Address to answer on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to answer on.")] = None,
+    cache: Annotated[Path | None, typer.Option(help="Folder for thumbnails.")] = None,
+    json_: JsonOption = False,
+) -> None:
+    """Serve the search page until Ctrl-C."""
+    from vistadex import settings
+    from vistadex.web.app import serve as run
+
+    where = settings.value("host", host, str), settings.value("port", port, int)
+    folder = Path(settings.value("cache", None if cache is None else str(cache), str))
+    with open_catalog(catalog) as opened:
+        url = f"http://{where[0]}:{where[1]}"
+        if json_:
+            out_json({"url": url, "catalog": opened.location})
+        else:
+            say(f"Vistadex: {url} shows {opened.place}; Ctrl-C ends it")
+        run(opened, *where, folder)
+
+
+@models_app.command("list")
+def models_list(models: ModelsOption = None, json_: JsonOption = False) -> None:
+    """List the models of the store."""
+    files = model_store(models).list()
+    for file in files:
+        if json_:
+            out_json(model_json(file))
+        else:
+            card = file.card
+            out(
+                f"{card.name:<24} {card.task:<10} {card.head:<16} {len(card.classes):>5} classes  "
+                f"{file.sha256[:12]}  {card.license or 'license unknown'}"
+            )
+    if not files:
+        say("no models yet; `vistadex models add FILE` adds one")
+
+
+@models_app.command("info")
+def models_info(
+    model: Annotated[str, typer.Argument(help="Name or SHA-256 prefix.")],
+    models: ModelsOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Print a model's card."""
+    found = model_json(model_store(models).get(model))
+    if json_:
+        out_json(found)
+        return
+    for key, value in found.items():
+        out(f"{key:<13} {value if isinstance(value, str) else json.dumps(value)}")
+
+
+@models_app.command("add")
+def models_add(
+    file: Annotated[Path, typer.Argument(help="An .onnx file.")],
+    name: Annotated[str | None, typer.Option(help="Name; the file's if not given.")] = None,
+    head: Annotated[str | None, typer.Option(help="How the outputs are read: yolox, …")] = None,
+    classes: Annotated[
+        str | None, typer.Option(help="coco, or a text file with one name a line.")
+    ] = None,
+    license: Annotated[str | None, typer.Option(help="License of the weights.")] = None,
+    source: Annotated[str | None, typer.Option(help="Where the weights come from.")] = None,
+    dynamic_size: Annotated[
+        bool, typer.Option("--dynamic-size", help="Make a static graph take any input size.")
+    ] = False,
+    preset: Annotated[
+        str | None, typer.Option(help="Preprocessing: yolox, ultralytics or imagenet.")
+    ] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(help="Side in pixels of the input, where the graph leaves it open."),
+    ] = None,
+    models: ModelsOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Add a model to the store, with the card that says how to use it."""
+    options: dict[str, Any] = {"size": size, "preset": preset}
+    added = model_store(models).add(
+        file,
+        name=name,
+        head=head,
+        classes=classes,
+        license=license,
+        source=source,
+        dynamic_size=dynamic_size,
+        **options,
+    )
+    if json_:
+        out_json(model_json(added))
+    else:
+        out(f"{added.card.name}: {added.card.task}, {len(added.card.classes)} classes")
+
+
+@models_app.command("remove")
+def models_remove(
+    model: Annotated[str, typer.Argument(help="Name or SHA-256 prefix.")],
+    models: ModelsOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Remove a model from the store; what it found stays in the catalog."""
+    removed = model_store(models).remove(model)
+    if json_:
+        out_json(model_json(removed))
+    else:
+        out(f"{removed.card.name} removed")
+
+
+def model_json(file: ModelFile) -> dict[str, Any]:
+    """A model's card with where it is."""
+    return {**file.card.to_dict(), "sha256": file.sha256, "path": str(file.path)}
+
+
+def model_store(folder: Path | None) -> ModelStore:
+    """The model store that an option or the setting names."""
+    from vistadex import settings
+    from vistadex.models import ModelStore
+
+    return ModelStore(Path(settings.value("models", None if folder is None else str(folder), str)))
+
+
+def open_catalog(location: str | None) -> Catalog:
+    """The catalog that an option or the setting names."""
+    from vistadex.catalog import Catalog
+
+    return Catalog(location)
+
+
+def main(run: Callable[..., Any] = app) -> NoReturn:
+    """The command's entry: runs it and turns errors into a line on stderr and an exit code."""
+    try:
+        code = run(standalone_mode=False)
+    except (typer.Abort, KeyboardInterrupt):
+        code = INTERRUPTED
+    except VistadexError as error:
+        say(f"error: {error}")
+        code = error.exit_code
+    except OSError as error:
+        code = output_error(error)
+    except Exception as error:
+        code = usage_error(error)
+    if code == INTERRUPTED:
+        say("stopped; what was committed stays, and the same command goes on from there")
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def output_error(error: OSError) -> int:
+    """Says why results can't be written; a reader that has gone away needs no word."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if isinstance(error, BrokenPipeError):
+        return 141
+    say(f"error: {error.filename or 'output'}: {error.strerror}")
+    return VistadexError.exit_code
+
+
+def usage_error(error: Exception) -> int:
+    """Shows an error of the command line; anything else is raised again, with its trace."""
+    show_error = getattr(error, "show", None)
+    if show_error is None:
+        raise error
+    show_error()
+    return UsageError.exit_code

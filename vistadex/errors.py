@@ -1,0 +1,102 @@
+"""Every exception that Vistadex raises, each with its CLI exit code and HTTP status.
+
+    VistadexError
+    ├── UsageError               a setting or argument is wrong
+    │   ├── QueryError           a search query can't be read or names an unknown class
+    │   └── MissingExtraError    an optional library is not installed
+    ├── NotFoundError            the image, model or class does not exist
+    ├── SourceError              a folder or bucket can't be listed or read
+    │   ├── SourceMissingError   the folder, bucket or key does not exist
+    │   ├── SourceDeniedError    the source refuses the credentials or permissions at hand
+    │   └── SourceUnavailableError   the source did not answer; trying again may help
+    ├── ModelError               a model file can't be used
+    │   └── ModelQuestionError   the file alone does not say how to use it
+    ├── CatalogError             the catalog can't be opened, read or written
+    └── DecodingError            bytes are not a picture that can be read
+
+Messages say: place: what is wrong, what was expected, what to do.
+"""
+
+from __future__ import annotations
+
+
+class VistadexError(Exception):
+    """Anything that Vistadex reports to its user; catch this to catch them all."""
+
+    exit_code = 1
+    http_status = 500
+
+
+class UsageError(VistadexError):
+    """A setting or argument is wrong."""
+
+    exit_code = 2
+    http_status = 400
+
+
+class QueryError(UsageError):
+    """A search query can't be read, or names a class the catalog does not know."""
+
+    def __init__(self, message: str, suggestions: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.suggestions = suggestions
+
+
+class MissingExtraError(UsageError):
+    """An optional library is not installed; the message names the extra."""
+
+
+class NotFoundError(VistadexError):
+    """The image, model or class that was asked for does not exist."""
+
+    exit_code = 3
+    http_status = 404
+
+
+class SourceError(VistadexError):
+    """A folder or bucket can't be listed or read."""
+
+    exit_code = 4
+    http_status = 502
+
+
+class SourceMissingError(SourceError):
+    """The folder, bucket or key does not exist."""
+
+    http_status = 404
+
+
+class SourceDeniedError(SourceError):
+    """The source refuses the credentials or permissions at hand."""
+
+
+class SourceUnavailableError(SourceError):
+    """The source did not answer or broke off; trying again may help."""
+
+
+class ModelError(VistadexError):
+    """A model file can't be used."""
+
+    exit_code = 5
+    http_status = 400
+
+
+class ModelQuestionError(ModelError):
+    """The model file alone does not say how to use it; the message says what to add."""
+
+
+class CatalogError(VistadexError):
+    """The catalog can't be opened, read or written."""
+
+    exit_code = 6
+
+
+class DecodingError(VistadexError):
+    """Bytes are not a picture that can be read; `reason` is one of records.FAILURE_REASONS."""
+
+    exit_code = 7
+    http_status = 415
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason

@@ -1,0 +1,179 @@
+"""The query language of CLI, API and page: text to a Query, parsed here alone.
+
+    query   = [ term { [ "&" | "|" ] term } ]
+    term    = class [ ">=" number ]      images with the class, at least so many boxes
+            | "-" class                  images without the class
+            | "score" ( ">" | ">=" ) x   only classes found with such a score, 0 to 1
+            | "source:" text             only images of sources whose address ends so
+            | "model:" text              only what this model found, by name or SHA-256 prefix
+    class   = word { word } | '"' text '"'
+
+Between classes stands & (all of them) or | (any of them, most matched first), not both.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from vistadex.errors import QueryError
+from vistadex.records import stored_score
+
+_TOKEN = re.compile(
+    r"""\s*(?:
+        (?P<operator>[&|])
+      | (?P<score>score\s*(?P<strict>>=?)\s*(?P<limit>[^\s&|]*))
+      | (?P<filter>(?P<field>source|model):(?:"(?P<quoted_value>[^"]*)"|(?P<value>[^\s&|]*)))
+      | (?P<count>>=?\s*(?P<number>[^\s&|]*))
+      | (?P<minus>-)
+      | "(?P<quoted>[^"]*)"
+      | (?P<word>[^\s&|"><]+)
+    )""",
+    re.VERBOSE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """A class that an image must or may have."""
+
+    class_name: str
+    min_boxes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What is searched for; without terms, every image."""
+
+    terms: tuple[Term, ...] = ()
+    mode: Literal["all", "any"] = "all"
+    without: tuple[str, ...] = ()
+    min_score: int = 0
+    """Classes found with a lower score do not count; in units of 1 / SCORE_SCALE."""
+    source: str | None = None
+    model: str | None = None
+
+
+def parse(text: str) -> Query:
+    """The query that a text says.
+
+    Raises: QueryError that points at the first part that can't be read.
+    """
+    parser = _Parser(text)
+    parser.run()
+    return parser.query()
+
+
+class _Parser:
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.words: list[str] = []
+        self.negated = False
+        self.quoted = False
+        self.operators: set[str] = set()
+        self.dangling = ""
+        self.filters = Query()
+        self.terms: list[Term] = []
+        self.without: list[str] = []
+
+    def fail(self, problem: str) -> QueryError:
+        return QueryError(f"query {self.text!r}: {problem}")
+
+    def run(self) -> None:
+        position = 0
+        text = self.text.rstrip()
+        while position < len(text):
+            match = _TOKEN.match(text, position)
+            if match is None:
+                raise self.fail(
+                    f"{text[position:].strip()!r} can't be read; is a quote not closed?"
+                )
+            self.take(match)
+            position = match.end()
+        self.end_class()
+        if self.dangling:
+            raise self.fail(f"a class is missing after {self.dangling!r}")
+
+    def take(self, match: re.Match[str]) -> None:
+        if match["operator"]:
+            self.take_operator(match["operator"])
+        elif match["score"]:
+            self.end_class()
+            self.take_score(match["strict"], match["limit"])
+        elif match["filter"]:
+            self.end_class()
+            self.take_filter(match["field"], match["quoted_value"] or match["value"])
+        elif match["count"]:
+            self.take_count(match["count"], match["number"])
+        elif match["minus"]:
+            self.end_class()
+            self.negated = True
+            self.dangling = "-"
+        elif match["quoted"] is not None:
+            if self.words:
+                self.end_class()
+            self.words = [match["quoted"]]
+            self.quoted = True
+        else:
+            if self.quoted:
+                self.end_class()
+            self.words.append(match["word"])
+
+    def take_operator(self, operator: str) -> None:
+        if not self.words and not self.terms and not self.without:
+            raise self.fail(f"a class is missing before {operator!r}")
+        self.end_class()
+        if self.dangling:
+            raise self.fail(f"a class is missing between {self.dangling!r} and {operator!r}")
+        self.operators.add(operator)
+        self.dangling = operator
+
+    def take_score(self, comparison: str, limit: str) -> None:
+        self.dangling = ""
+        try:
+            number = float(limit)
+        except ValueError as error:
+            raise self.fail(f"score needs a number from 0 to 1, not {limit!r}") from error
+        if not 0 <= number <= 1:
+            raise self.fail(f"score is from 0 to 1, not {limit}")
+        lowest = stored_score(number) + (1 if comparison == ">" else 0)
+        self.filters = replace(self.filters, min_score=lowest)
+
+    def take_filter(self, field: str, value: str | None) -> None:
+        self.dangling = ""
+        if not value:
+            raise self.fail(f"{field}: needs a name")
+        if field == "source":
+            self.filters = replace(self.filters, source=value)
+        else:
+            self.filters = replace(self.filters, model=value)
+
+    def take_count(self, token: str, number: str) -> None:
+        if not self.words or self.negated:
+            raise self.fail(f"{token!r} must follow a class, as in car>=3")
+        if not number.isdigit() or int(number) < 1:
+            raise self.fail(f"a count is a whole number from 1, not {number!r}")
+        count = int(number) + (0 if token.startswith(">=") else 1)
+        self.end_class(min_boxes=count)
+
+    def end_class(self, min_boxes: int = 0) -> None:
+        name = " ".join(self.words).strip()
+        if self.quoted and not name:
+            raise self.fail("a class name is empty")
+        if name and self.negated:
+            self.without.append(name)
+        elif name:
+            self.terms.append(Term(name, min_boxes))
+        elif self.negated:
+            raise self.fail("a class is missing after '-'")
+        if name:
+            self.dangling = ""
+        self.words, self.quoted, self.negated = [], False, False
+
+    def query(self) -> Query:
+        if len(self.operators) > 1:
+            raise self.fail("& and | can't be mixed; ask for all of the classes or for any of them")
+        mode: Literal["all", "any"] = "any" if "|" in self.operators else "all"
+        terms = tuple(dict.fromkeys(self.terms))
+        return replace(self.filters, terms=terms, mode=mode, without=tuple(self.without))

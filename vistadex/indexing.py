@@ -1,0 +1,163 @@
+"""Indexing: sources and models in, a filled catalog out. Two processes may fill one catalog."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vistadex import models, settings
+from vistadex.catalog import Catalog
+from vistadex.engines.local import LocalEngine, cores
+from vistadex.errors import UsageError
+from vistadex.models.store import ModelStore
+from vistadex.planning import Only, Run
+from vistadex.progress import Progress, Silent
+from vistadex.records import Analyzer, Task
+from vistadex.shards import Limits, process_shard
+from vistadex.sources import open_source
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """How a run of index() went."""
+
+    images: int
+    """Listed in the sources (with only="failed": known as failed)."""
+    indexed: int
+    """Analyzed and committed in this run."""
+    unchanged: int
+    """Left alone: already analyzed, or known to be bad, in the version that is there."""
+    failed: int
+    """Committed with a reason instead of results in this run."""
+    vanished: int
+    """Known to the catalog but gone from the sources."""
+    pruned: int
+    """Vanished ones that were removed from the catalog."""
+    seconds: float
+    images_per_s: float
+    """Indexed and failed images per second of the whole run."""
+    peak_rss_bytes: int
+    """Most memory that this process has held."""
+    failures: Mapping[str, int]
+    """Failed images of this run by reason."""
+
+
+def index(
+    *sources: str | Path,
+    detector: str | Path | Analyzer | None = None,
+    classifier: str | Path | Analyzer | None = None,
+    embedder: str | Path | Analyzer | None = None,
+    catalog: str | Catalog | None = None,
+    only: Only = "new",
+    prune: bool = False,
+    min_score: float = 0.25,
+    size: int | None = None,
+    rectangular: bool | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    max_pixels: int | None = None,
+    progress: Progress | None = None,
+) -> Summary:
+    """Analyzes every image of folders and buckets, and keeps what was found in the catalog.
+
+    Args:
+        sources: folders, or s3://bucket/prefix.
+        detector, classifier, embedder: a model of the store, an .onnx file, or an Analyzer. With
+            none of the three, the setting `detector`, or else the only detector of the store.
+        catalog: file name or URL, made where it is missing; None: the setting.
+        only: new: what is new or changed, or not seen by these models; failed: what has failed
+            before; all: everything again.
+        prune: remove images that are gone from the source, instead of marking them.
+        min_score: boxes with a lower score are not kept.
+        size: long side in pixels to which pictures are scaled for the model; None: the model's.
+        rectangular: pad pictures to their own shape instead of a square, a third faster; None:
+            where the model's graph allows it.
+        device: auto, cpu or cuda.
+        threads: images in work at a time; None: the setting, 0: one per core.
+        max_pixels: larger pictures are refused; None: the setting.
+        progress: is told how far the run is.
+    Raises: UsageError, SourceError, ModelError or CatalogError before the first image; never for a
+        bad image, which gets a row with a reason.
+    """
+    started = time.monotonic()
+    if not sources:
+        raise UsageError("no source: name a folder or s3://bucket/prefix")
+    opened = list({source.uri: source for source in map(open_source, sources)}.values())
+    analyzers = _analyzers(
+        {"detector": detector, "classifier": classifier, "embedder": embedder},
+        device,
+        min_score=min_score,
+        size=size,
+        rectangular=rectangular,
+    )
+    limits = Limits(
+        max_pixels=settings.value("max_pixels", max_pixels, int),
+        max_file_bytes=settings.value("max_file_bytes", None, int),
+        read_ahead_bytes=settings.value("read_ahead_bytes", None, int) // cores(),
+    )
+    engine = LocalEngine(settings.value("threads", threads, int))
+    for analyzer in analyzers:
+        analyzer.load()
+    store = catalog if isinstance(catalog, Catalog) else Catalog(catalog, create=True)
+    run = Run(store, analyzers, limits, only, prune, progress or Silent())
+    try:
+        run.register(opened)
+        with closing(engine.run(process_shard, run.shards(opened))) as results:
+            for shard, outcomes in results:
+                run.commit(shard, outcomes)
+    finally:
+        if store is not catalog:
+            store.close()
+    return summarize(run, time.monotonic() - started)
+
+
+def _analyzers(
+    chosen: Mapping[Task, str | Path | Analyzer | None], device: str, **detection: Any
+) -> tuple[Analyzer, ...]:
+    """The analyzers that a call names; none named: the setting `detector`, or the only detector."""
+    store = ModelStore(Path(settings.value("models", None, str)))
+    named = {task: model for task, model in chosen.items() if model is not None}
+    if not named:
+        setting = settings.value("detector", None, str)
+        named = {"detector": setting} if setting else {}
+    if not named:
+        file = models.default("detector", store)
+        return (models.analyzer(file, device=device, **detection),)
+    found: list[Analyzer] = []
+    for task, model in named.items():
+        if isinstance(model, str | Path):
+            file = models.resolve(str(model), task=task, store=store)
+            options = detection if task == "detector" else {}
+            found.append(models.analyzer(file, device=device, **options))
+        else:
+            found.append(model)
+    return tuple(found)
+
+
+def summarize(run: Run, seconds: float) -> Summary:
+    """The numbers of a run that took so long."""
+    failed = run.failures.total()
+    return Summary(
+        images=run.listed,
+        indexed=run.indexed,
+        unchanged=run.unchanged,
+        failed=failed,
+        vanished=run.vanished,
+        pruned=run.vanished if run.prune else 0,
+        seconds=seconds,
+        images_per_s=(run.indexed + failed) / seconds,
+        peak_rss_bytes=peak_rss_bytes(),
+        failures=dict(run.failures.most_common()),
+    )
+
+
+def peak_rss_bytes() -> int:
+    """The most memory that this process has held at a time."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,248 @@
+"""What the catalog knows as plain JSON: one shape for `--json`, the HTTP API and the pages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from typing_extensions import TypedDict
+
+from vistadex import catalog
+
+Box = tuple[float, float, float, float]
+
+FoundClass = TypedDict("FoundClass", {"class": str, "score": float, "boxes": int})
+FoundClass.__doc__ = "A class of one image: its best score and how many boxes."
+
+FoundBox = TypedDict("FoundBox", {"class": str, "score": float, "box": Box, "model": str})
+FoundBox.__doc__ = "A box: [x0, y0, x1, y1] in pixels of the upright picture."
+
+ClassCount = TypedDict("ClassCount", {"class": str, "images": int, "boxes": int})
+ClassCount.__doc__ = "A class with how many images and boxes have it."
+
+
+class SearchResult(TypedDict):
+    """One image of a search; given as `after`, its cursor goes on behind it."""
+
+    id: int
+    uri: str
+    version: str
+    width: int
+    height: int
+    score: float
+    matched: int
+    status: str
+    classes: list[FoundClass]
+    boxes: list[FoundBox]
+    cursor: str
+
+
+class SearchPage(TypedDict):
+    """One page of a search. `total` is null behind the first page, `next` at the end."""
+
+    query: str
+    total: int | None
+    results: list[SearchResult]
+    next: str | None
+
+
+class Image(TypedDict):
+    """An image and everything that models found in it."""
+
+    id: int
+    uri: str
+    source: str
+    key: str
+    version: str
+    width: int
+    height: int
+    size_bytes: int
+    status: str
+    reason: str | None
+    error: str | None
+    indexed_at: str
+    models: list[str]
+    classes: list[FoundClass]
+    boxes: list[FoundBox]
+
+
+class ClassList(TypedDict):
+    """Classes, most images first; `total` counts all that match."""
+
+    total: int
+    classes: list[ClassCount]
+
+
+class BadImage(TypedDict):
+    """An image without results, and why."""
+
+    id: int
+    uri: str
+    reason: str
+    message: str
+    size_bytes: int
+
+
+class ErrorList(TypedDict):
+    """A page of bad images; `next` is null at the end. `failures` counts all, by reason."""
+
+    failures: dict[str, int]
+    images: list[BadImage]
+    next: int | None
+
+
+class SourceStats(TypedDict):
+    """One source of a catalog."""
+
+    uri: str
+    images: int
+    failed: int
+    vanished: int
+
+
+class ModelStats(TypedDict):
+    """One model with one set of parameters, and how many images it has seen."""
+
+    name: str
+    sha256: str
+    task: str
+    parameters: dict[str, Any]
+    images: int
+
+
+class Stats(TypedDict):
+    """What is in a catalog."""
+
+    images: int
+    failed: int
+    vanished: int
+    boxes: int
+    classes: int
+    sources: list[SourceStats]
+    models: list[ModelStats]
+    failures: dict[str, int]
+
+
+def search_result(result: catalog.SearchResult) -> SearchResult:
+    """One image of a search."""
+    found = result.image
+    return {
+        "id": found.id,
+        "uri": found.uri,
+        "version": found.version,
+        "width": found.width,
+        "height": found.height,
+        "score": round(result.score, 6),
+        "matched": result.matched,
+        "status": found.status,
+        "classes": _classes(found.classes),
+        "boxes": _boxes(found.boxes),
+        "cursor": result.cursor,
+    }
+
+
+def search_page(page: catalog.SearchPage, total: int | None) -> SearchPage:
+    """One page of a search; total where it was counted."""
+    return {
+        "query": page.query,
+        "total": total,
+        "results": [search_result(result) for result in page.results],
+        "next": page.next,
+    }
+
+
+def image(found: catalog.IndexedImage) -> Image:
+    """An image and everything that models found in it; the time in UTC, ISO 8601."""
+    return {
+        "id": found.id,
+        "uri": found.uri,
+        "source": found.source,
+        "key": found.key,
+        "version": found.version,
+        "width": found.width,
+        "height": found.height,
+        "size_bytes": found.size_bytes,
+        "status": found.status,
+        "reason": found.reason,
+        "error": found.error,
+        "indexed_at": datetime.fromtimestamp(found.indexed_at, UTC).isoformat(),
+        "models": list(found.models),
+        "classes": _classes(found.classes),
+        "boxes": _boxes(found.boxes),
+    }
+
+
+def class_list(classes: Sequence[catalog.ClassCount], total: int) -> ClassList:
+    """Classes with their counts; total is how many there are beside these."""
+    rows: list[ClassCount] = [
+        {"class": one.class_name, "images": one.images, "boxes": one.boxes} for one in classes
+    ]
+    return {"total": total, "classes": rows}
+
+
+def error_list(
+    images: Sequence[catalog.BadImage], failures: Mapping[str, int], following: int | None
+) -> ErrorList:
+    """A page of bad images; following is the id to go on behind."""
+    rows: list[BadImage] = [
+        {
+            "id": one.id,
+            "uri": one.uri,
+            "reason": one.reason,
+            "message": one.message,
+            "size_bytes": one.size_bytes,
+        }
+        for one in images
+    ]
+    return {"failures": dict(failures), "images": rows, "next": following}
+
+
+def stats(known: catalog.Stats) -> Stats:
+    """Totals of a catalog, its sources and its models."""
+    sources: list[SourceStats] = [
+        {"uri": one.uri, "images": one.images, "failed": one.failed, "vanished": one.vanished}
+        for one in known.sources
+    ]
+    models: list[ModelStats] = [
+        {
+            "name": one.name,
+            "sha256": one.sha256,
+            "task": one.task,
+            "parameters": one.parameters,
+            "images": one.images,
+        }
+        for one in known.models
+    ]
+    return {
+        "images": known.images,
+        "failed": known.failed,
+        "vanished": known.vanished,
+        "boxes": known.boxes,
+        "classes": known.classes,
+        "sources": sources,
+        "models": models,
+        "failures": dict(known.failures),
+    }
+
+
+def _classes(found: Sequence[catalog.FoundClass]) -> list[FoundClass]:
+    return [{"class": one.class_name, "score": one.score, "boxes": one.boxes} for one in found]
+
+
+def _boxes(found: Sequence[catalog.FoundBox]) -> list[FoundBox]:
+    return [
+        {
+            "class": one.class_name,
+            "score": one.score,
+            "box": _rounded(one.box_xyxy),
+            "model": one.model,
+        }
+        for one in found
+    ]
+
+
+def _rounded(box: Box) -> Box:
+    """Hundredths of a pixel: a float32 written as a decimal would feign thirteen digits more."""
+    x0, y0, x1, y1 = box
+    return (round(x0, 2), round(y0, 2), round(x1, 2), round(y1, 2))

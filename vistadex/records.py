@@ -1,0 +1,173 @@
+"""What travels between the parts: frozen, typed records without I/O.
+
+Boxes are xyxy, float32, absolute pixels, half-open, in the upright image (EXIF orientation
+applied).
+Shape letters: N boxes, D embedding values, H and W rows and columns of pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray: TypeAlias = NDArray[np.float32]
+IntArray: TypeAlias = NDArray[np.int64]
+Pixels: TypeAlias = NDArray[np.uint8]
+Json: TypeAlias = "str | int | float | bool | Sequence[Json] | Mapping[str, Json] | None"
+Task: TypeAlias = Literal["detector", "classifier", "embedder"]
+TASKS: tuple[Task, ...] = ("detector", "classifier", "embedder")
+
+SCORE_SCALE = 1_000_000
+"""Scores are stored as whole millionths: exact to compare, and three bytes instead of eight."""
+
+
+def stored_score(score: float) -> int:
+    """A score in [0, 1] as it stands in the catalog."""
+    return round(score * SCORE_SCALE)
+
+
+FAILURE_REASONS: Mapping[str, str] = {
+    "empty": "the file has no bytes",
+    "not_an_image": "the bytes are of no picture format that is read here",
+    "truncated": "the picture breaks off before its end",
+    "corrupt": "the picture's bytes contradict its format",
+    "too_large": "more pixels or bytes than the limit allows",
+    "unreadable": "the source did not give the bytes (permission, network, disk)",
+    "bad_name": "the name can't be stored as text (not UTF-8)",
+    "internal": "an error in a model or in Vistadex; please report it",
+}
+"""Why an image may have a row without results. `unreadable` alone may pass by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why an image has no results."""
+
+    reason: str
+    """One of FAILURE_REASONS."""
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImageEntry:
+    """One image as a source's listing names it."""
+
+    key: str
+    """The name below the source's root, with forward slashes."""
+    size_bytes: int
+    version: str
+    """Changes whenever the bytes do: the ETag, or size and modification time."""
+    failure: Failure | None = None
+    """Set where the listing already shows that the entry can't be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedImage:
+    """An upright picture, possibly decoded at a smaller scale than it was stored."""
+
+    pixels: Pixels
+    """(H, W, 3) RGB."""
+    width: int
+    """Columns of the upright picture at full size; pixels.shape[1] <= width."""
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class Detections:
+    """What a detector found in one image, by falling score."""
+
+    boxes_xyxy: FloatArray
+    """(N, 4) pixels of the upright image at full size."""
+    scores: FloatArray
+    """(N,) in [0, 1]."""
+    class_ids: IntArray
+    """(N,) indices into the model card's classes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Classification:
+    """What a classifier says of one image, by falling score."""
+
+    scores: FloatArray
+    """(N,) in [0, 1]."""
+    class_ids: IntArray
+    """(N,) indices into the model card's classes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """An image as a vector."""
+
+    vector: FloatArray
+    """(D,), unit length."""
+
+
+Result: TypeAlias = Detections | Classification | Embedding
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One image after the pipeline: results of each analyzer, or a failure."""
+
+    entry: ImageEntry
+    """As it was read: its version is that of the bytes analyzed."""
+    width: int = 0
+    height: int = 0
+    results: tuple[Result, ...] = ()
+    """One for each of the shard's analyzers, in their order; empty where failure is set."""
+    failure: Failure | None = None
+
+
+class Model(Protocol):
+    """A network that is loaded and ready."""
+
+    min_long_side: int
+    """The long side that a picture needs at least, in pixels; 0 for no need."""
+    min_short_side: int
+    batch_size: int
+    """How many pictures to hand over at a time: 1 on CPU."""
+
+    def analyze(self, images: Sequence[DecodedImage]) -> list[Result]:
+        """One result for each image, in their order."""
+        ...
+
+
+class Analyzer(Protocol):
+    """What looks at images: a model and the parameters it runs with. Picklable."""
+
+    @property
+    def sha256(self) -> str:
+        """Identity of the model."""
+        ...
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def task(self) -> Task: ...
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes by index; empty for an embedder."""
+        ...
+
+    @property
+    def card(self) -> Mapping[str, Json]:
+        """What is known about the model, as it is stored in the catalog."""
+        ...
+
+    @property
+    def parameters(self) -> Mapping[str, Json]:
+        """Everything beside the file that changes results; another value is another analysis."""
+        ...
+
+    def load(self) -> Model:
+        """The model, loaded once per process.
+
+        Raises: ModelError if the file is gone or is no model.
+        """
+        ...

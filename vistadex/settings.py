@@ -1,0 +1,96 @@
+"""The table of settings, and the only reader of the environment and of vistadex.toml."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from vistadex.errors import UsageError
+
+T = TypeVar("T", str, int)
+FILE_NAME = "vistadex.toml"
+
+
+def _folder(variable: str, fallback: str) -> str:
+    """A folder of the XDG standard, below which ours lies."""
+    return str(Path(os.environ.get(variable) or Path.home() / fallback) / "vistadex")
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One row of the table."""
+
+    name: str
+    default: str | int
+    help: str
+
+
+def table() -> tuple[Setting, ...]:
+    """Every setting with its default on this machine."""
+    data = _folder("XDG_DATA_HOME", ".local/share")
+    return (
+        Setting("catalog", f"{data}/catalog.db", "file or SQLAlchemy URL of the catalog"),
+        Setting("models", f"{data}/models", "folder of the model store"),
+        Setting(
+            "cache",
+            _folder("XDG_CACHE_HOME", ".cache"),
+            "folder of what can be made again: thumbnails",
+        ),
+        Setting("detector", "", "model that finds objects; empty: the only detector in the store"),
+        Setting("threads", 0, "images in work at a time; 0: one per core"),
+        Setting("max_pixels", 200_000_000, "pictures with more pixels are refused"),
+        Setting("max_file_bytes", 1 << 30, "files with more bytes are refused"),
+        Setting("read_ahead_bytes", 64 << 20, "bytes read ahead from a bucket"),
+        Setting("host", "127.0.0.1", "address on which `vistadex serve` answers"),
+        Setting("port", 8765, "port on which `vistadex serve` answers"),
+    )
+
+
+def value(name: str, given: T | None, kind: type[T]) -> T:
+    """A setting's value: given (a flag or argument) > VISTADEX_<NAME> > vistadex.toml > default.
+
+    Raises: UsageError naming the place where a value can't be read.
+    """
+    if given is not None:
+        return given
+    default = next(setting.default for setting in table() if setting.name == name)
+    variable = f"VISTADEX_{name.upper()}"
+    if variable in os.environ:
+        return _convert(os.environ[variable], kind, variable)
+    from_file = _file_values()
+    if name in from_file:
+        return _convert(from_file[name], kind, f"{FILE_NAME}: {name}")
+    return kind(default)
+
+
+def _file_values() -> Mapping[str, object]:
+    path = Path(FILE_NAME)
+    if not path.is_file():
+        return {}
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path.resolve()}: not readable as TOML: {error}") from error
+    known = {setting.name for setting in table()}
+    for name in values:
+        if name not in known:
+            raise UsageError(
+                f"{path.resolve()}: unknown setting {name!r}; known are: {', '.join(sorted(known))}"
+            )
+    return values
+
+
+def _convert(raw: object, kind: type[T], place: str) -> T:
+    wanted = "a whole number" if kind is int else "text"
+    if kind is int and isinstance(raw, str):
+        try:
+            return kind(raw)
+        except ValueError as error:
+            raise UsageError(f"{place}: {raw!r} is not {wanted}") from error
+    if isinstance(raw, kind) and not isinstance(raw, bool):
+        return raw
+    raise UsageError(f"{place}: {raw!r} is not {wanted}")

@@ -1,0 +1,140 @@
+"""THE PIPELINE for one shard: read, decode, analyze. The file to read first."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from vistadex.decoding import decode, use_one_thread
+from vistadex.errors import DecodingError
+from vistadex.records import Analyzer, DecodedImage, Failure, ImageEntry, Model, Outcome, Result
+from vistadex.sources import Source, open_source, read_images
+
+FIRST_SHARD = 8
+"""Images in the first shards: the first results are committed within a moment."""
+LARGEST_SHARD = 64
+"""Images in a shard once the run is under way: half a second of work for a thread."""
+SHARD_BYTES = 32 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What reading and decoding may take."""
+
+    max_pixels: int
+    """Pictures with more pixels are refused before memory is taken for them."""
+    max_file_bytes: int
+    """Files with more bytes are refused unread."""
+    read_ahead_bytes: int
+    """Bytes that one shard reads ahead from a bucket."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A piece of work that any process can do: picklable, and complete in itself."""
+
+    source_uri: str
+    entries: tuple[ImageEntry, ...]
+    analyzers: tuple[Analyzer, ...]
+    limits: Limits
+
+
+@lru_cache(maxsize=64)
+def _source(uri: str) -> Source:
+    return open_source(uri)
+
+
+def process_shard(shard: Shard) -> Generator[Outcome, None, None]:
+    """The outcome of every image of a shard, in order; never raises for an image.
+
+    Raises: ModelError or SourceError where the model or the whole source can't be used.
+    """
+    use_one_thread()
+    loaded = [analyzer.load() for analyzer in shard.analyzers]
+    batch_size = max(model.batch_size for model in loaded)
+    images = read_images(
+        _source(shard.source_uri),
+        shard.entries,
+        budget_bytes=shard.limits.read_ahead_bytes,
+        max_file_bytes=shard.limits.max_file_bytes,
+    )
+    batch: list[tuple[ImageEntry, DecodedImage]] = []
+    for entry, content in images:
+        decoded = _decode(content, loaded, shard.limits)
+        if isinstance(decoded, Failure):
+            yield Outcome(entry, failure=decoded)
+            continue
+        batch.append((entry, decoded))
+        if len(batch) >= batch_size:
+            yield from _analyze(batch, loaded)
+            batch = []
+    yield from _analyze(batch, loaded)
+
+
+def _decode(
+    data: bytes | Failure, loaded: Sequence[Model], limits: Limits
+) -> DecodedImage | Failure:
+    if isinstance(data, Failure):
+        return data
+    try:
+        return decode(
+            data,
+            min_long_side=max(model.min_long_side for model in loaded),
+            min_short_side=max(model.min_short_side for model in loaded),
+            max_pixels=limits.max_pixels,
+        )
+    except DecodingError as error:
+        return Failure(error.reason, str(error))
+    except Exception as error:  # the shard's border: one image must not stop the others
+        return _internal(error)
+
+
+def _analyze(
+    batch: Sequence[tuple[ImageEntry, DecodedImage]], loaded: Sequence[Model]
+) -> Iterator[Outcome]:
+    """Outcomes of decoded images; where a batch fails, each image is tried alone."""
+    if not batch:
+        return
+    pictures = [decoded for _, decoded in batch]
+    try:
+        by_model: list[list[Result]] = [model.analyze(pictures) for model in loaded]
+    except Exception as error:  # the shard's border: one image must not stop the others
+        if len(batch) == 1:
+            yield Outcome(batch[0][0], failure=_internal(error))
+            return
+        for one in batch:
+            yield from _analyze([one], loaded)
+        return
+    for i, (entry, decoded) in enumerate(batch):
+        results = tuple(results[i] for results in by_model)
+        yield Outcome(entry, decoded.width, decoded.height, results)
+
+
+def _internal(error: Exception) -> Failure:
+    return Failure("internal", f"{type(error).__name__}: {error}")
+
+
+def cut(
+    entries: Iterator[ImageEntry], first: int = FIRST_SHARD, threads: int = 2
+) -> Iterator[tuple[ImageEntry, ...]]:
+    """Entries in tuples that grow to LARGEST_SHARD, and shrink so that all threads end together."""
+    waiting: deque[ImageEntry] = deque()
+    size, ended = first, False
+    while True:
+        while not ended and len(waiting) < LARGEST_SHARD * threads:
+            entry = next(entries, None)
+            ended = entry is None
+            if entry is not None:
+                waiting.append(entry)
+        if not waiting:
+            return
+        wanted = min(size, max(4, len(waiting) // (2 * threads))) if ended else size
+        taken: list[ImageEntry] = []
+        weight = 0
+        while waiting and len(taken) < wanted and weight < SHARD_BYTES:
+            taken.append(waiting.popleft())
+            weight += taken[-1].size_bytes
+        yield tuple(taken)
+        size = min(LARGEST_SHARD, size * 2)

@@ -1,0 +1,163 @@
+"""Fakes that ship: a detector without weights, sources in memory, drawn scenes with known boxes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import cv2
+import numpy as np
+
+from vistadex.decoding import encode_jpeg
+from vistadex.errors import SourceMissingError
+from vistadex.records import (
+    DecodedImage,
+    Detections,
+    ImageEntry,
+    Json,
+    Pixels,
+    Result,
+    Task,
+)
+from vistadex.sources.contract import PAGE_SIZE, Content, Source
+
+SQUARE_COLORS: Mapping[str, tuple[int, int, int]] = {
+    "red square": (220, 20, 20),
+    "blue square": (20, 20, 220),
+}
+
+
+@dataclass(frozen=True)
+class RedSquareDetector:
+    """An Analyzer and its Model in one: finds saturated red and blue areas, scored by fill."""
+
+    min_score: float = 0.25
+    batch_size: int = 1
+    fail_on_width: int = 0
+    """An image so wide makes it raise, as a broken model would."""
+    min_long_side: int = 0
+    min_short_side: int = 0
+
+    @property
+    def name(self) -> str:
+        """Its name in the catalog."""
+        return "red-squares"
+
+    @cached_property
+    def sha256(self) -> str:
+        """A hash like a file's."""
+        return hashlib.sha256(self.name.encode()).hexdigest()
+
+    @property
+    def task(self) -> Task:
+        """A detector."""
+        return "detector"
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Red and blue squares."""
+        return tuple(SQUARE_COLORS)
+
+    @property
+    def card(self) -> Mapping[str, Json]:
+        """What is known about it."""
+        return {"name": self.name, "task": self.task, "classes": list(self.classes)}
+
+    @property
+    def parameters(self) -> Mapping[str, Json]:
+        """What changes its results."""
+        return {"min_score": self.min_score}
+
+    def load(self) -> RedSquareDetector:
+        """Itself: there is nothing to load."""
+        return self
+
+    def analyze(self, images: Sequence[DecodedImage]) -> list[Result]:
+        """Boxes of each image, by falling score."""
+        return [self._detect(image) for image in images]
+
+    def _detect(self, image: DecodedImage) -> Detections:
+        if self.fail_on_width and image.width == self.fail_on_width:
+            raise RuntimeError("the model broke, as it was asked to")
+        scale = image.width / image.pixels.shape[1]
+        found: list[tuple[float, int, tuple[float, float, float, float]]] = []
+        for class_id, color in enumerate(SQUARE_COLORS.values()):
+            near = np.abs(image.pixels.astype(np.int16) - color).max(axis=2) < 60
+            number, _, areas, _ = cv2.connectedComponentsWithStats(near.astype(np.uint8))
+            for x, y, width, height, area in areas[1:number].tolist():
+                score = area / (width * height)
+                if area >= 16 and score >= self.min_score:
+                    corners = (x * scale, y * scale, (x + width) * scale, (y + height) * scale)
+                    found.append((score, class_id, corners))
+        found.sort(reverse=True)
+        return Detections(
+            np.array([box for _, _, box in found], np.float32).reshape(-1, 4),
+            np.array([score for score, _, _ in found], np.float32),
+            np.array([class_id for _, class_id, _ in found], np.int64),
+        )
+
+
+def draw_scene(
+    squares: Iterable[tuple[str, int, int, int]], size_wh: tuple[int, int] = (160, 120)
+) -> Pixels:
+    """An RGB picture with squares (class, x, y, side) on grey; classes as in SQUARE_COLORS."""
+    width, height = size_wh
+    pixels = np.full((height, width, 3), 128, np.uint8)
+    for class_name, x, y, side in squares:
+        pixels[y : y + side, x : x + side] = SQUARE_COLORS[class_name]
+    return pixels
+
+
+def scene_jpeg(
+    squares: Iterable[tuple[str, int, int, int]], size_wh: tuple[int, int] = (160, 120)
+) -> bytes:
+    """draw_scene() as a JPEG file."""
+    return encode_jpeg(draw_scene(squares, size_wh), quality=95)
+
+
+_MEMORY: dict[str, dict[str, bytes]] = {}
+
+
+class MemorySource(Source):
+    """Files in this process's memory, as memory://name; make one with MemorySource.create()."""
+
+    def __init__(self, uri: str) -> None:
+        if uri not in _MEMORY:
+            raise SourceMissingError(f"{uri}: no such source in memory")
+        self.uri = uri
+
+    @classmethod
+    def create(cls, name: str, files: Mapping[str, bytes]) -> MemorySource:
+        """A source with these files, in place of one of that name."""
+        _MEMORY[f"memory://{name}"] = dict(files)
+        return cls(f"memory://{name}")
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        """The files by key; may be changed."""
+        return _MEMORY[self.uri]
+
+    def pages(self, after: str | None = None) -> Iterator[list[ImageEntry]]:
+        """The files by key, in pages."""
+        keys = sorted(key for key in self.files if after is None or key > after)
+        for start in range(0, len(keys), PAGE_SIZE):
+            yield [
+                ImageEntry(key, len(self.files[key]), _version(self.files[key]))
+                for key in keys[start : start + PAGE_SIZE]
+            ]
+
+    def read(self, key: str) -> Content:
+        """A file's bytes."""
+        if key not in self.files:
+            raise SourceMissingError(f"{self.uri}/{key}: no such file")
+        return Content(self.files[key], _version(self.files[key]))
+
+    def read_start(self, key: str, size: int) -> bytes:
+        """A file's first bytes."""
+        return self.read(key).data[:size]
+
+
+def _version(data: bytes) -> str:
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()
