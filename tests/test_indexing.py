@@ -243,7 +243,7 @@ def test_pictures_below_an_unreadable_entry_do_not_count_as_vanished(
     pages = MemorySource.pages
 
     def with_hidden(self: MemorySource, after: str | None = None) -> Iterator[list[ImageEntry]]:
-        hidden = ImageEntry("1", 0, "", Failure("unreadable", "permission denied"))
+        hidden = ImageEntry("1/", 0, "", Failure("unreadable", "permission denied"))
         for page in pages(self, after):
             yield sorted([*page, hidden], key=lambda entry: entry.key)
 

@@ -12,7 +12,6 @@ from xml.sax.saxutils import escape
 
 import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from vistadex.errors import (
     SourceDeniedError,
@@ -59,36 +58,10 @@ KEYS = [
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    moto.start()
-    host, port = moto.get_host_and_port()
-    yield f"http://{host}:{port}"
-    moto.stop()
-
-
-@pytest.fixture
-def aws(server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
-    """The environment of someone who uses the server; tests change it."""
-    empty = tmp_path / "empty"
-    empty.write_text("")
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(empty))
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(empty))
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    for name in ("AWS_PROFILE", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL_S3", "AWS_SESSION_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("AWS_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKTEST")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", server)
-    return monkeypatch
-
-
-@pytest.fixture(scope="module")
-def bucket(server: str) -> str:
+def bucket(s3_server: str) -> str:
     client = boto3.client(
         "s3",
-        endpoint_url=server,
+        endpoint_url=s3_server,
         region_name="us-east-1",
         aws_access_key_id="AKTEST",
         aws_secret_access_key=SECRET,
@@ -170,10 +143,10 @@ def test_a_wrong_bucket_and_a_wrong_key_are_missing() -> None:
 
 
 def test_a_profile_of_the_config_files_is_used(
-    aws: pytest.MonkeyPatch, bucket: str, server: str, tmp_path: Path
+    aws: pytest.MonkeyPatch, bucket: str, s3_server: str, tmp_path: Path
 ) -> None:
     config = tmp_path / "config"
-    config.write_text(f"[profile work]\nregion = us-west-2\nendpoint_url = {server}\n")
+    config.write_text(f"[profile work]\nregion = us-west-2\nendpoint_url = {s3_server}\n")
     credentials = tmp_path / "credentials"
     credentials.write_text(f"[work]\naws_access_key_id = WORK\naws_secret_access_key = {SECRET}\n")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL", "AWS_REGION"):
@@ -190,9 +163,9 @@ def test_a_profile_of_the_config_files_is_used(
 
 
 def test_the_endpoint_of_s3_goes_before_that_of_all_services(
-    aws: pytest.MonkeyPatch, bucket: str, server: str
+    aws: pytest.MonkeyPatch, bucket: str, s3_server: str
 ) -> None:
-    aws.setenv("AWS_ENDPOINT_URL_S3", server)
+    aws.setenv("AWS_ENDPOINT_URL_S3", s3_server)
     aws.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     source = open_source(f"s3://{bucket}/odd")
     assert source.read(keys(source)[0])

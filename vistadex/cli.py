@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -417,6 +418,7 @@ def open_catalog(location: str | None) -> Catalog:
 
 def main(run: Callable[..., Any] = app) -> NoReturn:
     """The command's entry: runs it and turns errors into a line on stderr and an exit code."""
+    warnings.filterwarnings("ignore", category=UserWarning, module="PIL")  # odd EXIF in pictures
     try:
         code = run(standalone_mode=False)
     except (typer.Abort, KeyboardInterrupt):

@@ -68,7 +68,7 @@ class Run:
         before = self.listed
         for page in source.pages():
             self.listed += len(page)
-            hidden += [entry.key + "/" for entry in page if _is_unreadable_folder(entry)]
+            hidden += [entry.key for entry in page if _is_unreadable_folder(entry)]
             known = self._known(source, after, page[-1].key)
             after = page[-1].key
             matches = [(entry, known.pop(entry.key, None)) for entry in page]
@@ -165,4 +165,4 @@ class Run:
 
 
 def _is_unreadable_folder(entry: ImageEntry) -> bool:
-    return entry.failure is not None and entry.failure.reason == "unreadable"
+    return entry.failure is not None and entry.key.endswith("/")

@@ -8,13 +8,20 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing
+from queue import SimpleQueue
 from typing import TypeVar
 
 S = TypeVar("S")
 T = TypeVar("T")
+STOP_WITHIN_S = 1.5
+"""How long a stopped run waits for what its threads have in hand."""
+
+
+class _End:
+    """Behind the last shard."""
 
 
 def cores() -> int:
@@ -34,29 +41,57 @@ class LocalEngine:
     ) -> Generator[tuple[S, list[T]], None, None]:
         """All items of every shard; an error in `work` ends the run and is raised here."""
         stop = threading.Event()
+        todo: SimpleQueue[S | _End] = SimpleQueue()
+        done: SimpleQueue[tuple[S, list[T] | BaseException]] = SimpleQueue()
 
-        def finish(shard: S) -> tuple[S, list[T]]:
-            items: list[T] = []
-            with closing(work(shard)) as results:
-                for item in results:
-                    items.append(item)
-                    if stop.is_set():
-                        break
-            return shard, items
+        def take_shards() -> None:
+            while not isinstance(shard := todo.get(), _End) and not stop.is_set():
+                done.put((shard, _finish(work, shard, stop)))
 
-        pool = ThreadPoolExecutor(self.threads, thread_name_prefix="shard")
-        running: set[Future[tuple[S, list[T]]]] = set()
+        # Daemons: a read that hangs must not keep the process from ending.
+        workers = [
+            threading.Thread(target=take_shards, name=f"shard-{i}", daemon=True)
+            for i in range(self.threads)
+        ]
+        for worker in workers:
+            worker.start()
+        running = 0
         try:
             for shard in shards:
-                running.add(pool.submit(finish, shard))
-                while len(running) > self.threads:
-                    done, running = wait(running, return_when=FIRST_COMPLETED)
-                    for future in done:
-                        yield future.result()
-            while running:
-                done, running = wait(running, return_when=FIRST_COMPLETED)
-                for future in done:
-                    yield future.result()
+                todo.put(shard)
+                running += 1
+                while running > self.threads:
+                    yield _result(done)
+                    running -= 1
+            for _ in range(running):
+                yield _result(done)
         finally:
             stop.set()
-            pool.shutdown(wait=True, cancel_futures=True)
+            deadline = time.monotonic() + STOP_WITHIN_S
+            for _ in workers:
+                todo.put(_End())
+            for worker in workers:
+                worker.join(max(0, deadline - time.monotonic()))
+
+
+def _finish(
+    work: Callable[[S], Generator[T, None, None]], shard: S, stop: threading.Event
+) -> list[T] | BaseException:
+    """All items of a shard, or the error that ended it."""
+    items: list[T] = []
+    try:
+        with closing(work(shard)) as results:
+            for item in results:
+                items.append(item)
+                if stop.is_set():
+                    break
+    except BaseException as error:
+        return error  # The caller's thread raises it.
+    return items
+
+
+def _result(done: SimpleQueue[tuple[S, list[T] | BaseException]]) -> tuple[S, list[T]]:
+    shard, items = done.get()
+    if isinstance(items, BaseException):
+        raise items
+    return shard, items
