@@ -131,6 +131,18 @@ def test_an_empty_source_is_an_error_and_marks_nothing(
     assert catalog.stats().vanished == 0
 
 
+def test_an_empty_source_beside_a_full_one_costs_the_full_one_nothing(
+    catalog: Catalog, files: dict[str, bytes]
+) -> None:
+    MemorySource.create("photos", files)
+    MemorySource.create("nothing", {})
+    with pytest.raises(SourceMissingError, match="memory://nothing: no files found"):
+        vistadex.index(
+            "memory://photos", "memory://nothing", detector=RedSquareDetector(), catalog=catalog
+        )
+    assert catalog.stats().images == 40
+
+
 def test_other_parameters_are_another_analysis_beside_the_first(
     catalog: Catalog, files: dict[str, bytes]
 ) -> None:

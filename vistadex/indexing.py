@@ -102,8 +102,6 @@ def index(
         read_ahead_bytes=settings.value("read_ahead_bytes", None, int) // cores(),
     )
     engine = LocalEngine(settings.value("threads", threads, int))
-    for analyzer in analyzers:
-        analyzer.load()
     store = catalog if isinstance(catalog, Catalog) else Catalog(catalog, create=True)
     run = Run(store, analyzers, limits, only, prune, progress or Silent())
     try:
@@ -159,5 +157,9 @@ def summarize(run: Run, seconds: float) -> Summary:
 
 def peak_rss_bytes() -> int:
     """The most memory that this process has held at a time."""
+    status = Path("/proc/self/status")  # getrusage() would count what the parent held
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

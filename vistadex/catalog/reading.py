@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -17,8 +17,7 @@ from vistadex.errors import UsageError
 from vistadex.records import FAILURE_REASONS, SCORE_SCALE
 
 
-@dataclass(frozen=True, slots=True)
-class FoundClass:
+class FoundClass(NamedTuple):
     """A class of one image: its best score and how many boxes."""
 
     class_name: str
@@ -26,8 +25,7 @@ class FoundClass:
     boxes: int
 
 
-@dataclass(frozen=True, slots=True)
-class FoundBox:
+class FoundBox(NamedTuple):
     """A box of one image, in pixels of the upright picture."""
 
     class_name: str
@@ -148,9 +146,10 @@ def images(connection: sa.Connection, ids: Sequence[int]) -> list[IndexedImage]:
         query = sa.select(image, source.c.uri).join_from(image, source).where(image.c.id.in_(part))
         found.update((row.id, row) for row in connection.execute(query))
     known = [id_ for id_ in ids if id_ in found]
+    names = _analyzer_names(connection)
     classes = _classes_of(connection, known)
-    boxes = _boxes_of(connection, known)
-    models = _models_of(connection, known)
+    boxes = _boxes_of(connection, known, names)
+    models = _models_of(connection, known, names)
     return [
         IndexedImage(
             row.id,
@@ -184,14 +183,15 @@ def _classes_of(connection: sa.Connection, ids: Sequence[int]) -> dict[int, list
             .group_by(ic.c.image_id, ic.c.class_id)
             .order_by(sa.desc("best"), klass.c.name)
         )
-        for image_id, name, score, number in connection.execute(query):
+        for image_id, name, score, number in connection.execute(query).all():
             found[image_id].append(FoundClass(name, score / SCORE_SCALE, number))
     return found
 
 
-def _boxes_of(connection: sa.Connection, ids: Sequence[int]) -> dict[int, list[FoundBox]]:
+def _boxes_of(
+    connection: sa.Connection, ids: Sequence[int], names: Mapping[int, str]
+) -> dict[int, list[FoundBox]]:
     box, klass = tables.box, tables.klass
-    names = _analyzer_names(connection)
     found: dict[int, list[FoundBox]] = defaultdict(list)
     for part in slices(ids):
         query = (
@@ -208,7 +208,7 @@ def _boxes_of(connection: sa.Connection, ids: Sequence[int]) -> dict[int, list[F
             .join_from(box, klass)
             .where(box.c.image_id.in_(part))
         )
-        for image_id, name, score, x0, y0, x1, y1, analyzer_id in connection.execute(query):
+        for image_id, name, score, x0, y0, x1, y1, analyzer_id in connection.execute(query).all():
             found[image_id].append(
                 FoundBox(name, score / SCORE_SCALE, (x0, y0, x1, y1), names[analyzer_id])
             )
@@ -217,9 +217,10 @@ def _boxes_of(connection: sa.Connection, ids: Sequence[int]) -> dict[int, list[F
     return found
 
 
-def _models_of(connection: sa.Connection, ids: Sequence[int]) -> dict[int, list[str]]:
+def _models_of(
+    connection: sa.Connection, ids: Sequence[int], names: Mapping[int, str]
+) -> dict[int, list[str]]:
     analysis = tables.analysis
-    names = _analyzer_names(connection)
     found: dict[int, list[str]] = defaultdict(list)
     for part in slices(ids):
         query = (
@@ -227,7 +228,7 @@ def _models_of(connection: sa.Connection, ids: Sequence[int]) -> dict[int, list[
             .where(analysis.c.image_id.in_(part))
             .order_by(analysis.c.image_id, analysis.c.analyzer_id)
         )
-        for image_id, analyzer_id in connection.execute(query):
+        for image_id, analyzer_id in connection.execute(query).all():
             found[image_id].append(names[analyzer_id])
     return found
 

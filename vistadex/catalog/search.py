@@ -60,6 +60,8 @@ class Scope:
     """None: every analyzer."""
     one_analyzer: bool
     """No image can have two rows for one class."""
+    rarest_first: tuple[int, ...]
+    """Indices of the query's terms: a join is quickest when it begins with the fewest images."""
 
 
 def resolve(connection: sa.Connection, query: Query) -> Scope:
@@ -72,14 +74,27 @@ def resolve(connection: sa.Connection, query: Query) -> Scope:
     analyzer_ids = None if query.model is None else _analyzer_ids(connection, query.model)
     count = sa.select(sa.func.count()).select_from(tables.analyzer)
     total = connection.execute(count).scalar_one()
+    class_ids = ids[: len(query.terms)]
     return Scope(
         query,
-        tuple(ids[: len(query.terms)]),
+        tuple(class_ids),
         tuple(ids[len(query.terms) :]),
         source_ids,
         analyzer_ids,
         total <= 1 if analyzer_ids is None else len(analyzer_ids) == 1,
+        _rarest_first(connection, class_ids),
     )
+
+
+def _rarest_first(connection: sa.Connection, class_ids: Sequence[int]) -> tuple[int, ...]:
+    if len(class_ids) < 2:
+        return tuple(range(len(class_ids)))
+    table = tables.class_count
+    query = sa.select(table.c.class_id, table.c.images).where(
+        table.c.class_id.in_(class_ids), table.c.analyzer_id == ANY_ANALYZER
+    )
+    images = {row.class_id: row.images for row in connection.execute(query)}
+    return tuple(sorted(range(len(class_ids)), key=lambda i: images.get(class_ids[i], 0)))
 
 
 def _class_ids(connection: sa.Connection, names: Sequence[str]) -> list[int]:
@@ -218,9 +233,9 @@ def _one_class(scope: Scope, after: Position | None) -> sa.Select[Any]:
 
 def _all_classes(scope: Scope, after: Position | None) -> sa.Select[Any]:
     """Images that have every class, by the sum of the best scores."""
-    parts = [ic.alias(f"term{i}") for i in range(len(scope.class_ids))]
+    parts = [ic.alias(f"term{i}") for i in scope.rarest_first]
     joined: Any = parts[0]
-    for i, part in enumerate(parts[1:], 1):
+    for i, part in zip(scope.rarest_first[1:], parts[1:], strict=True):
         limits = _term_limits(scope, part, i)
         joined = joined.join(part, sa.and_(part.c.image_id == parts[0].c.image_id, *limits))
     total: Any = sum(
@@ -230,7 +245,7 @@ def _all_classes(scope: Scope, after: Position | None) -> sa.Select[Any]:
     statement = (
         sa.select(parts[0].c.image_id, matched, total.label("score"))
         .select_from(joined)
-        .where(*_term_limits(scope, parts[0], 0))
+        .where(*_term_limits(scope, parts[0], scope.rarest_first[0]))
         .group_by(parts[0].c.image_id)
     )
     statement = _restrict(statement, scope, parts[0].c.image_id)

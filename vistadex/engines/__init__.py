@@ -2,7 +2,8 @@
 
 An engine knows nothing of images. `run(work, shards)` yields (shard, items) in any order, each
 shard exactly once, where items is all that the generator `work(shard)` yielded. It draws shards
-only as they are needed, and closing the iterator stops the work between two items.
+only as they are needed, and closing the iterator stops the work between two items. Where drawing
+fails, what was drawn is finished and given before the error is raised.
 """
 
 from __future__ import annotations

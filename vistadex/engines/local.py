@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from queue import SimpleQueue
 from typing import TypeVar
@@ -57,7 +57,8 @@ class LocalEngine:
             worker.start()
         running = 0
         try:
-            for shard in shards:
+            upcoming = _Upcoming(shards)
+            for shard in upcoming:
                 todo.put(shard)
                 running += 1
                 while running > self.threads:
@@ -65,6 +66,8 @@ class LocalEngine:
                     running -= 1
             for _ in range(running):
                 yield _result(done)
+            if upcoming.error is not None:
+                raise upcoming.error
         finally:
             stop.set()
             deadline = time.monotonic() + STOP_WITHIN_S
@@ -72,6 +75,23 @@ class LocalEngine:
                 todo.put(_End())
             for worker in workers:
                 worker.join(max(0, deadline - time.monotonic()))
+
+
+class _Upcoming(Iterator[S]):
+    """Shards until they end or listing fails; `error` keeps the failure for later."""
+
+    def __init__(self, shards: Iterable[S]) -> None:
+        self.shards = iter(shards)
+        self.error: Exception | None = None
+
+    def __next__(self) -> S:
+        try:
+            return next(self.shards)
+        except StopIteration:
+            raise
+        except Exception as error:
+            self.error = error
+            raise StopIteration from None
 
 
 def _finish(
