@@ -15,7 +15,7 @@ demo: $(VENV)/.installed-demo  ## index photographs (PHOTOS=folder, DETECTOR=fil
 	@test -n "$(DETECTOR)" || { echo "No detector here. Get one, for instance YOLOX-nano (Apache-2.0):"; \
 	  echo "  curl -LO $(YOLOX)"; echo "and say: make demo DETECTOR=yolox_nano.onnx"; exit 2; }
 	@mkdir -p .demo/photos && rm -f .demo/catalog.db*
-	@$(BIN)/vistadex models add "$(DETECTOR)" --name demo-detector --dynamic-size \
+	@$(BIN)/vistadex models add "$(DETECTOR)" --name demo-detector --dynamic-size --optimize \
 	  || $(BIN)/vistadex models add "$(DETECTOR)" --name demo-detector
 	@test -n "$(PHOTOS)" || find $(VENV)/lib/*/site-packages/skimage/data $(VENV)/lib/*/site-packages/sklearn/datasets/images \
 	  \( -name '*.jpg' -o -name '*.png' \) -exec cp {} .demo/photos/ \;

@@ -58,8 +58,11 @@ def add_models(work: Path) -> None:
     if not WEIGHTS.exists():
         sys.exit(f"{WEIGHTS}: not there; set VISTADEX_TEST_DATA to the folder of test data")
     env = environment(work)
-    run(vistadex("models", "add", WEIGHTS, "--name", "yolox-nano", "--dynamic-size"), env)
-    run(vistadex("models", "add", WEIGHTS, "--name", "yolox-nano-static"), env)
+    run(
+        vistadex("models", "add", WEIGHTS, "--name", "yolox-nano", "--dynamic-size", "--optimize"),
+        env,
+    )
+    run(vistadex("models", "add", WEIGHTS, "--name", "yolox-nano-static", "--optimize"), env)
 
 
 def remove_catalog(path: Path) -> Path:

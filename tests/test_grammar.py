@@ -54,6 +54,8 @@ def test_a_query_says(text: str, expected: Query) -> None:
         ("score>nan", "from 0 to 1"),
         ("car>=0", "whole number from 1"),
         ("car>=many", "whole number from 1"),
+        ("car>=²", "whole number from 1"),
+        ("car>=" + "9" * 5000, "whole number from 1"),
         (">=3", "must follow a class"),
         ("-car>=3", "must follow a class"),
         ("-", "missing after '-'"),

@@ -36,7 +36,7 @@ HOMES = {
     "onnxruntime": {"models"},
     "onnx": {"models"},
     "cv2": {"decoding", "models", "testing"},
-    "PIL": {"decoding", "drawing"},
+    "PIL": {"decoding", "drawing", "web"},
     "obstore": {"sources"},
     "botocore": {"sources"},
     "fastapi": {"web"},

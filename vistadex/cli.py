@@ -301,12 +301,14 @@ def serve(
     where = settings.value("host", host, str), settings.value("port", port, int)
     folder = Path(settings.value("cache", None if cache is None else str(cache), str))
     with open_catalog(catalog) as opened:
-        url = f"http://{where[0]}:{where[1]}"
-        if json_:
-            out_json({"url": url, "catalog": opened.location})
-        else:
-            say(f"Vistadex: {url} shows {opened.place}; Ctrl-C ends it")
-        run(opened, *where, folder)
+
+        def announce(url: str) -> None:
+            if json_:
+                out_json({"url": url, "catalog": opened.location})
+            else:
+                say(f"Vistadex: {url} shows {opened.place}; Ctrl-C ends it")
+
+        run(opened, *where, folder, announce)
 
 
 @models_app.command("list")
@@ -354,6 +356,9 @@ def models_add(
     dynamic_size: Annotated[
         bool, typer.Option("--dynamic-size", help="Make a static graph take any input size.")
     ] = False,
+    optimize: Annotated[
+        bool, typer.Option("--optimize", help="Rewrite the graph to compute the same in less time.")
+    ] = False,
     preset: Annotated[
         str | None, typer.Option(help="Preprocessing: yolox, ultralytics or imagenet.")
     ] = None,
@@ -374,6 +379,7 @@ def models_add(
         license=license,
         source=source,
         dynamic_size=dynamic_size,
+        optimize=optimize,
         **options,
     )
     if json_:

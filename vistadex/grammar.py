@@ -152,8 +152,8 @@ class _Parser:
     def take_count(self, token: str, number: str) -> None:
         if not self.words or self.negated:
             raise self.fail(f"{token!r} must follow a class, as in car>=3")
-        if not number.isdigit() or int(number) < 1:
-            raise self.fail(f"a count is a whole number from 1, not {number!r}")
+        if not re.fullmatch("0*[1-9][0-9]{0,5}", number, re.ASCII):
+            raise self.fail(f"a count is a whole number from 1 to 999999, not {number[:20]!r}")
         count = int(number) + (0 if token.startswith(">=") else 1)
         self.end_class(min_boxes=count)
 

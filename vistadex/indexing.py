@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import resource
 import sys
+import threading
 import time
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vistadex import models, settings
-from vistadex.catalog import Catalog
 from vistadex.engines.local import LocalEngine, cores
-from vistadex.errors import UsageError
+from vistadex.errors import ModelError, UsageError
 from vistadex.models.store import ModelStore
-from vistadex.planning import Only, Run
 from vistadex.progress import Progress, Silent
 from vistadex.records import Analyzer, Task
-from vistadex.shards import Limits, process_shard
 from vistadex.sources import open_source
+
+if TYPE_CHECKING:
+    from vistadex.catalog import Catalog
+    from vistadex.planning import Only, Run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +98,13 @@ def index(
         size=size,
         rectangular=rectangular,
     )
+    loading = [threading.Thread(target=_load_early, args=(one,)) for one in analyzers]
+    for thread in loading:
+        thread.start()
+    from vistadex.catalog import Catalog  # SQLAlchemy: 0.2 s, while the models load
+    from vistadex.planning import Run
+    from vistadex.shards import Limits, process_shard
+
     limits = Limits(
         max_pixels=settings.value("max_pixels", max_pixels, int),
         max_file_bytes=settings.value("max_file_bytes", None, int),
@@ -136,6 +145,12 @@ def _analyzers(
         else:
             found.append(model)
     return tuple(found)
+
+
+def _load_early(analyzer: Analyzer) -> None:
+    """Begins to load a model; what goes wrong is raised where the first shard needs it."""
+    with suppress(ModelError):
+        analyzer.load()
 
 
 def summarize(run: Run, seconds: float) -> Summary:

@@ -47,7 +47,6 @@ def _on_connect(connection: sqlite3.Connection, _: object) -> None:
         "journal_mode=WAL",
         "synchronous=NORMAL",
         "cache_size=-16000",
-        "mmap_size=1073741824",
     ):
         connection.execute(f"PRAGMA {pragma}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -243,7 +244,7 @@ def _analyzer_names(connection: sa.Connection) -> dict[int, str]:
 def find_image(connection: sa.Connection, reference: str) -> int | None:
     """The id of an image given by its id, its whole URI, or the end of its key after a slash."""
     image, source = tables.image, tables.source
-    if reference.isascii() and reference.isdigit():
+    if re.fullmatch("[0-9]{1,18}", reference):
         query = sa.select(image.c.id).where(image.c.id == int(reference))
         if (found := connection.execute(query).scalar()) is not None:
             return int(found)

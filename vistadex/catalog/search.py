@@ -8,6 +8,7 @@ of a result is that triple, so that the next page starts behind it whatever was 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -41,10 +42,9 @@ def read_cursor(text: str) -> Position:
 
     Raises: QueryError if it is none.
     """
-    parts = text.split(".")
-    if len(parts) != 3 or not all(part.isascii() and part.isdigit() for part in parts):
+    if not re.fullmatch(r"[0-9]{1,9}\.[0-9]{1,18}\.[0-9]{1,18}", text):
         raise QueryError(f"after={text!r}: not a cursor; take it from the last result of a page")
-    matched, score, image_id = map(int, parts)
+    matched, score, image_id = map(int, text.split("."))
     return Position(image_id, matched, score)
 
 

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from vistadex.errors import ModelError
 from vistadex.models.cards import ModelCard
 from vistadex.models.graphs import CARD_KEY, load_onnx
-from vistadex.models.sessions import ORT_ERRORS, open_session
-from vistadex.records import FloatArray
+from vistadex.models.sessions import ORT_ERRORS
+from vistadex.models.trials import Trial, random_pictures
 
 _TOLERANCE = 1e-5
 
@@ -32,37 +32,20 @@ def make_dynamic(path: Path, card: ModelCard) -> bytes:
     if card.input.dynamic:
         raise ModelError(f"{path}: takes inputs of any size already; leave out --dynamic-size")
     model = load_onnx(path)
-    before = _Runner(path, path)
+    before = Trial(path)
     _open_shapes(model)
-    after = _Runner(model.SerializeToString(deterministic=True), path)
+    try:
+        after = Trial(model.SerializeToString(deterministic=True))
+    except ModelError as error:
+        raise _refused(path, str(error)) from error
     shapes = _compare(before, after, card, path)
     _name_outputs(model, shapes)
     data: bytes = model.SerializeToString(deterministic=True)
     return data
 
 
-class _Runner:
-    """A session that turns an array into the outputs."""
-
-    def __init__(self, model: Path | bytes, place: Path) -> None:
-        try:
-            self._session = open_session(model)
-        except ModelError as error:
-            if isinstance(model, Path):
-                raise
-            raise _refused(place, str(error)) from error
-        self._input = self._session.get_inputs()[0]
-
-    def __call__(self, images: FloatArray) -> list[NDArray[Any]]:
-        dtype = np.float16 if self._input.type == "tensor(float16)" else np.float32
-        outputs: list[NDArray[Any]] = self._session.run(
-            None, {self._input.name: images.astype(dtype)}
-        )
-        return outputs
-
-
 def _compare(
-    before: _Runner, after: _Runner, card: ModelCard, path: Path
+    before: Trial, after: Trial, card: ModelCard, path: Path
 ) -> list[list[tuple[int, ...]]]:
     """Shapes of the new graph's outputs in each trial: as it was, batch 2, taller, wider."""
     width, height = card.input.size_wh
@@ -71,7 +54,7 @@ def _compare(
     sizes += [(1, height + step, width), (1, height, width + 2 * step)]
     shapes = []
     for count, h, w in sizes:
-        images = _pictures(card, count, h, w)
+        images = random_pictures(card, count, h, w)
         try:
             outputs = after(images)
         except ORT_ERRORS as error:
@@ -91,15 +74,6 @@ def _need_same(outputs: list[NDArray[Any]], singles: list[list[NDArray[Any]]], p
         if not np.allclose(output, expected, rtol=_TOLERANCE, atol=_TOLERANCE):
             off = float(np.abs(output - expected).max())
             raise _refused(path, f"its output changes by {off:.2g}")
-
-
-def _pictures(card: ModelCard, count: int, height: int, width: int) -> FloatArray:
-    """Random pixels as the network expects them."""
-    how = card.input
-    pixels = np.random.default_rng(0).integers(0, 256, (count, 3, height, width))
-    mean, std = (np.array(x, np.float32)[:, None, None] for x in (how.mean, how.std))
-    images: FloatArray = ((pixels * np.float32(how.scale) - mean) / std).astype(np.float32)
-    return images
 
 
 def _open_shapes(model: Any) -> None:

@@ -1,0 +1,140 @@
+"""The web app's parts on their own: queries as text, cache, host names, ports, sizes."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import numpy as np
+import pytest
+from starlette.testclient import TestClient
+
+from vistadex.catalog import Catalog, writing
+from vistadex.errors import QueryError, UsageError
+from vistadex.grammar import parse
+from vistadex.records import Analyzer, Detections, ImageEntry, Outcome
+from vistadex.web import app as web_app
+from vistadex.web import create_app, queries
+from vistadex.web.api import Asked
+from vistadex.web.app import bind
+from vistadex.web.cache import Cache
+from vistadex.web.guard import host_name
+
+HTML = {"Accept": "text/html"}
+
+
+def test_the_cache_removes_the_oldest_at_its_bound(tmp_path: Path) -> None:
+    cache = Cache(tmp_path, max_bytes=1000)
+    for i in range(15):
+        cache.put(f"{i:02x}ff", bytes(100))
+        os.utime(cache._path(f"{i:02x}ff"), (i, i))
+    kept = [i for i in range(15) if cache.get(f"{i:02x}ff") is not None]
+    assert 1 <= len(kept) <= 10
+    assert kept == list(range(15 - len(kept), 15))
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_a_cache_folder_that_cannot_be_made_is_said_at_once(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="VISTADEX_CACHE"):
+        Cache(tmp_path / "file")
+
+
+def test_host_names_are_read_from_headers() -> None:
+    assert host_name("Example.org:80") == "example.org"
+    assert host_name("[::1]:80") == "::1"
+    assert host_name("::1") == "::1"
+
+
+def test_scripts_and_style_stay_small() -> None:
+    static = Path(web_app.__file__).parent / "static"
+    assert sum(path.stat().st_size for path in static.iterdir()) < 30_000
+    for path in static.iterdir():
+        assert "http://" not in path.read_text().replace("http://www.w3.org/2000/svg", "")
+        assert "https://" not in path.read_text()
+
+
+def test_an_empty_catalog_says_how_to_fill_it(tmp_path: Path) -> None:
+    with Catalog(str(tmp_path / "empty.db"), create=True) as empty:
+        client = TestClient(create_app(empty, tmp_path), base_url="http://localhost")
+        page = client.get("/", headers=HTML)
+        assert page.status_code == 200
+        assert "vistadex index" in page.text
+        assert client.get("/api/v1/search").json()["total"] == 0
+        assert "Every image could be read" in client.get("/errors").text
+        assert client.get("/classes").status_code == 200
+
+
+def test_a_taken_port_is_said_with_the_cure() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(UsageError) as caught:
+            bind("127.0.0.1", port)
+    assert str(caught.value) == f"127.0.0.1:{port}: in use; give another --port"
+    with pytest.raises(UsageError, match="from 0 to 65535"):
+        bind("127.0.0.1", 99999)
+    with pytest.raises(UsageError, match="another --host"):
+        bind("192.0.2.1", 0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "dog & frisbee",
+        "dog | cat",
+        "car>=3 -person",
+        '"-minus" & t-shirt score>0.5',
+        "hot dog & traffic light -cell phone score>=0.25",
+        'source:"my photos" model:yolox',
+        '"a & b">2 score>0.123456',
+        '"source:x" -"score>1"',
+    ],
+)
+def test_a_query_written_again_asks_the_same(text: str) -> None:
+    query = parse(text)
+    assert parse(queries.query_text(query)) == query
+
+
+def test_a_chip_takes_one_part_away() -> None:
+    asked = Asked(q="dog & cat>=2 -person score>0.5", source="photos")
+    links = {chip.label: chip.href for chip in queries.chips(asked)}
+    assert list(links) == ["dog", "cat>=2", "not person", "score > 0.5", "source photos"]
+    assert links["dog"] == "/?q=cat%3E%3D2+-person+score%3E0.5&source=photos"
+    assert links["source photos"].endswith("score%3E0.5")
+
+
+def test_a_suggestion_replaces_the_class_most_like_it() -> None:
+    assert queries.corrected("dgo & person", "dog") == "dog & person"
+    assert queries.corrected("person -dgo", "dog") == "person -dog"
+    assert queries.corrected('"', "hot dog") == "hot dog"
+    with pytest.raises(QueryError):
+        parse('"')
+
+
+def test_twenty_thousand_classes_stay_usable(tmp_path: Path) -> None:
+    names = tuple(f"kind {i:05}" for i in range(20_000))
+    analyzer = SimpleNamespace(
+        sha256="ab" * 32, name="many", task="classifier", classes=names, card={}, parameters={}
+    )
+    with Catalog(str(tmp_path / "many.db"), create=True) as catalog:
+        with catalog.writing() as connection:
+            source_id = writing.register_source(connection, "/nowhere")
+            registered = writing.register_analyzer(connection, cast(Analyzer, analyzer))
+            found = Detections(
+                np.zeros((20_000, 4), np.float32),
+                np.full(20_000, 0.5, np.float32),
+                np.arange(20_000),
+            )
+            outcome = Outcome(ImageEntry("a.jpg", 1, "v"), 10, 10, (found,))
+            writing.write_outcomes(connection, source_id, [registered], [outcome])
+        client = TestClient(create_app(catalog, tmp_path), base_url="http://localhost")
+        answer = client.get("/api/v1/classes?prefix=kind 1234&limit=8")
+        assert len(answer.json()["classes"]) == 8
+        assert answer.json()["total"] == 10
+        page = client.get("/classes?offset=500")
+        assert len(page.content) < 200_000
+        assert "offset=1000" in page.text

@@ -1,0 +1,128 @@
+"""Queries as text again: links to classes, chips, a query with its misspelled class put right."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass, replace
+from typing import TypeVar
+from urllib.parse import urlencode
+
+from vistadex.errors import QueryError
+from vistadex.grammar import Query, Term, parse
+from vistadex.records import SCORE_SCALE
+from vistadex.web.api import USUAL_LIMIT, Asked
+
+T = TypeVar("T")
+_WORD = r'(?!-|source:|model:)[^\s&|"<>]+'
+_PLAIN = re.compile(f"{_WORD}(?: {_WORD})*")
+
+
+@dataclass(frozen=True, slots=True)
+class Chip:
+    """A part of a search, and the link to the search without it."""
+
+    label: str
+    href: str
+
+
+def class_text(name: str) -> str:
+    """A class as a query names it, in quotes where it would be read as something else."""
+    return name if _PLAIN.fullmatch(name) else f'"{name}"'
+
+
+def query_text(query: Query) -> str:
+    """A query as text that parses to the same query."""
+    parts = [_term_text(term) for term in query.terms]
+    text = (" | " if query.mode == "any" else " & ").join(parts)
+    rest = [f"-{class_text(name)}" for name in query.without]
+    if query.min_score:
+        rest.append(_score_text(query.min_score))
+    if query.source:
+        rest.append(f'source:"{query.source}"')
+    if query.model:
+        rest.append(f'model:"{query.model}"')
+    return " ".join([text, *rest] if text else rest)
+
+
+def _term_text(term: Term) -> str:
+    least = f">={term.min_boxes}" if term.min_boxes else ""
+    return class_text(term.class_name) + least
+
+
+def _score_text(least: int) -> str:
+    """score>0.5 is stored as the next higher score, 0.500001."""
+    above = least % 1000 == 1
+    return f"score{'>' if above else '>='}{(least - above) / SCORE_SCALE:.6g}"
+
+
+def search_href(asked: Asked, **changes: str | float | int) -> str:
+    """The URL of a search page: what was asked with changes, from its start if not said else."""
+    values = asked.model_dump() | {"after": "", "limit": USUAL_LIMIT} | changes
+    usual = Asked()
+    given = {name: value for name, value in values.items() if value != getattr(usual, name)}
+    return "/?" + urlencode(given) if given else "/"
+
+
+def query_href(text: str) -> str:
+    """The search page of a query."""
+    return "/?" + urlencode({"q": text})
+
+
+def class_href(name: str) -> str:
+    """The search for one class."""
+    return query_href(class_text(name))
+
+
+def chips(asked: Asked) -> list[Chip]:
+    """The parts of a search that can be read."""
+    query = parse(asked.q)
+    found = [
+        (_term_text(one), replace(query, terms=_without(query.terms, one))) for one in query.terms
+    ]
+    found += [
+        (f"not {one}", replace(query, without=_without(query.without, one)))
+        for one in query.without
+    ]
+    if query.min_score:
+        label = _score_text(query.min_score).replace(">=", " ≥ ").replace(">", " > ")
+        found.append((label, replace(query, min_score=0)))
+    if query.source:
+        found.append((f"source {query.source}", replace(query, source=None)))
+    if query.model:
+        found.append((f"model {query.model}", replace(query, model=None)))
+    shown = [Chip(label, search_href(asked, q=query_text(rest))) for label, rest in found]
+    if asked.min_score:
+        shown.append(Chip(f"score ≥ {asked.min_score:g}", search_href(asked, min_score=0.0)))
+    if asked.source:
+        shown.append(Chip(f"source {asked.source}", search_href(asked, source="")))
+    if asked.model:
+        shown.append(Chip(f"model {asked.model}", search_href(asked, model="")))
+    return shown
+
+
+def _without(values: tuple[T, ...], one: T) -> tuple[T, ...]:
+    return tuple(value for value in values if value != one)
+
+
+def corrected(text: str, suggestion: str) -> str:
+    """The query with a suggestion in place of the class most like it; alone, if that can't be."""
+    try:
+        query = parse(text)
+    except QueryError:
+        return class_text(suggestion)
+    names = [term.class_name for term in query.terms] + list(query.without)
+    likeness = {
+        name: difflib.SequenceMatcher(None, name.casefold(), suggestion.casefold()).ratio()
+        for name in names
+        if name.casefold() != suggestion.casefold()
+    }
+    if not likeness:
+        return class_text(suggestion)
+    wrong = max(likeness, key=lambda name: likeness[name])
+    terms = tuple(
+        replace(term, class_name=suggestion) if term.class_name == wrong else term
+        for term in query.terms
+    )
+    without = tuple(suggestion if name == wrong else name for name in query.without)
+    return query_text(replace(query, terms=tuple(dict.fromkeys(terms)), without=without))

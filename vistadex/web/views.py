@@ -1,0 +1,162 @@
+"""What templates draw: tiles of the grid, boxes over a picture, colors and numbers as text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from urllib.parse import quote
+
+from vistadex.drawing import hue
+from vistadex.grammar import parse
+from vistadex.jsonable import Box, FoundBox, Image, SearchPage, SearchResult
+from vistadex.web import queries
+from vistadex.web.api import Asked
+from vistadex.web.pictures import picture_tag
+
+MAX_TILE_BOXES = 40
+NARROWEST, WIDEST = 0.45, 3.2
+"""Width to height of a tile; pictures beyond are cropped in the grid, never on their own page."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """One picture of the grid."""
+
+    id: int
+    href: str
+    src: str
+    width: int
+    height: int
+    ratio: float
+    caption: str
+    text: str
+    """What a screen reader says in place of the picture."""
+    paths: list[tuple[int, str]]
+    """Hue and SVG path of each class's boxes."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageView:
+    """What the image page needs beside the image itself."""
+
+    original: str
+    """Address of the picture."""
+    shown: str
+    """What is drawn: of a failed image its thumbnail, which is a placeholder where need be."""
+    width: int
+    height: int
+    labels: list[tuple[FoundBox, str, float, float]]
+    """Boxes with their labels' places: side from which, and how far from there and from the top,
+    in percent of the picture."""
+    text: str
+
+
+def tiles(page: SearchPage, asked: Asked) -> list[Tile]:
+    """A page's results as tiles; the boxes are those of the classes asked for, or all."""
+    wanted = {term.class_name.casefold() for term in parse(asked.q).terms}
+    return [_tile(result, asked, wanted) for result in page["results"]]
+
+
+def _tile(result: SearchResult, asked: Asked, wanted: set[str]) -> Tile:
+    width, height = result["width"] or 4, result["height"] or 3
+    state = queries.search_href(asked, after=result["cursor"]).removeprefix("/")
+    drawn = [one for one in result["boxes"] if not wanted or one["class"].casefold() in wanted]
+    return Tile(
+        id=result["id"],
+        href=f"/image/{result['id']}{state}",
+        src=picture_href("thumbnail", result["id"], result["uri"], result["version"]),
+        width=width,
+        height=height,
+        ratio=round(min(WIDEST, max(NARROWEST, width / height)), 3),
+        caption=score(result["score"]) if wanted else "",
+        text=_said(result["classes"], result["uri"]),
+        paths=_paths(drawn[:MAX_TILE_BOXES]),
+    )
+
+
+def _paths(boxes: Iterable[FoundBox]) -> list[tuple[int, str]]:
+    by_class: dict[str, list[str]] = {}
+    for one in boxes:
+        x0, y0, x1, y1 = (round(value) for value in one["box"])
+        by_class.setdefault(one["class"], []).append(f"M{x0} {y0}H{x1}V{y1}H{x0}z")
+    return [(hue(name), "".join(parts)) for name, parts in by_class.items()]
+
+
+def _said(classes: Iterable[Mapping[str, Any]], uri: str) -> str:
+    said = ", ".join(f"{one['class']} {score(one['score'])}" for one in list(classes)[:5])
+    return said or uri.rpartition("/")[2]
+
+
+def picture_href(kind: str, id: int, uri: str, version: str) -> str:
+    """The address of an original or a thumbnail that may be kept until its version changes."""
+    return f"/{kind}/{id}?v={picture_tag(uri, version)}"
+
+
+def image_view(image: Image) -> ImageView:
+    """Where the image page draws what."""
+    width, height = image["width"] or 4, image["height"] or 3
+    original, thumbnail = (
+        picture_href(kind, image["id"], image["uri"], image["version"])
+        for kind in ("picture", "thumbnail")
+    )
+    return ImageView(
+        original=original,
+        shown=thumbnail if image["status"] == "failed" else original,
+        width=width,
+        height=height,
+        labels=[(one, *_label_place(one["box"], width, height)) for one in image["boxes"]],
+        text=_said(image["classes"], image["uri"]),
+    )
+
+
+def _label_place(box: Box, width: int, height: int) -> tuple[str, float, float]:
+    """At the box's left corner, or at its right one where the label would leave the picture."""
+    x0, y0, x1, _ = box
+    top = round(100 * y0 / height, 2)
+    if x0 > 0.7 * width:
+        return "right", max(0.0, round(100 - 100 * x1 / width, 2)), top
+    return "left", round(100 * x0 / width, 2), top
+
+
+def number(value: int) -> str:
+    """1234567 as 1,234,567."""
+    return f"{value:,}"
+
+
+def size(size_bytes: float) -> str:
+    """Bytes in the unit that leaves up to three digits."""
+    units = ["bytes", "kB", "MB", "GB"]
+    while size_bytes >= 999.5 and len(units) > 1:
+        size_bytes /= 1000
+        units.pop(0)
+    return f"{size_bytes:.3g} {units[0]}"
+
+
+def score(value: float) -> str:
+    """Two decimals; a sum of scores may be above 1."""
+    return f"{value:.2f}"
+
+
+def minute(iso_time: str) -> str:
+    """A UTC time to the minute."""
+    return datetime.fromisoformat(iso_time).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def routes(openapi: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Path, summary and parameters of every route, and an address to try where none is required."""
+    found = []
+    for path, operations in openapi["paths"].items():
+        for operation in operations.values():
+            parameters = operation.get("parameters", [])
+            needs = any(one.get("required") for one in parameters)
+            found.append(
+                {
+                    "path": path,
+                    "about": operation.get("description", ""),
+                    "parameters": parameters,
+                    "href": None if needs else quote(path),
+                }
+            )
+    return found
