@@ -76,7 +76,7 @@ class Catalog:
         Raises: CatalogError where there is none, or it can't be used; the message says the cure.
         """
         location = settings.value("catalog", location, str)
-        self.engine = opening.engine_for(location)
+        self.engine = opening.engine_for(location, mapped=not create)
         self.location = self.engine.url.render_as_string(hide_password=True)
         self.place = self.engine.url.database or self.location
         opening.prepare(self.engine, self.place, create=create)
@@ -142,10 +142,11 @@ class Catalog:
         position = None if after is None else search.read_cursor(after)
         parsed = self._parsed(query, min_score, source, model)
         with self.reading() as connection:
-            scope = search.resolve(connection, parsed)
+            analyzers = reading.all_analyzers(connection)
+            scope = search.resolve(connection, parsed, analyzers)
             positions = search.page(connection, scope, limit + 1, position)
             more, positions = len(positions) > limit, positions[:limit]
-            found = reading.images(connection, [one.image_id for one in positions])
+            found = reading.images(connection, [one.image_id for one in positions], analyzers)
         results = tuple(
             SearchResult(image, one.score / SCORE_SCALE, one.matched, search.cursor(one))
             for one, image in zip(positions, found, strict=True)
@@ -163,7 +164,8 @@ class Catalog:
         """How many images a query finds in all; arguments as in search()."""
         parsed = self._parsed(query, min_score, source, model)
         with self.reading() as connection:
-            return search.count(connection, search.resolve(connection, parsed))
+            analyzers = reading.all_analyzers(connection)
+            return search.count(connection, search.resolve(connection, parsed, analyzers))
 
     @staticmethod
     def _parsed(

@@ -17,10 +17,15 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 BUSY_TIMEOUT_S = 30
+MAPPED_BYTES = 1 << 40
 
 
-def engine_for(location: str) -> sa.Engine:
+def engine_for(location: str, *, mapped: bool = False) -> sa.Engine:
     """A database engine for a file name or an SQLAlchemy URL, its folder made where it is missing.
+
+    Args:
+        mapped: read the file through memory maps: a sixth faster, but what was read counts as
+            memory of the process, so not for indexing.
 
     Raises: UsageError for a database that is not supported; CatalogError without permission.
     """
@@ -36,6 +41,8 @@ def engine_for(location: str) -> sa.Engine:
             path.parent.mkdir(parents=True, exist_ok=True)
     engine = sa.create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S})
     sa.event.listen(engine, "connect", _on_connect)
+    if mapped:
+        sa.event.listen(engine, "connect", _map)
     sa.event.listen(engine, "begin", _on_begin)
     return engine
 
@@ -49,6 +56,10 @@ def _on_connect(connection: sqlite3.Connection, _: object) -> None:
         "cache_size=-16000",
     ):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _map(connection: sqlite3.Connection, _: object) -> None:
+    connection.execute(f"PRAGMA mmap_size={MAPPED_BYTES}")
 
 
 def _on_begin(connection: sa.Connection) -> None:

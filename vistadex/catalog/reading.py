@@ -139,106 +139,114 @@ class KnownImage:
     """How many of the wanted analyzers have seen this version."""
 
 
-def images(connection: sa.Connection, ids: Sequence[int]) -> list[IndexedImage]:
-    """Images by id with all that is known, in the order of ids; unknown ids are left out."""
-    image, source = tables.image, tables.source
-    found: dict[int, sa.Row[Any]] = {}
+_IDS: sa.BindParameter[Any] = sa.bindparam("ids", expanding=True)
+_IMAGES = (
+    sa.select(tables.image, tables.source.c.uri)
+    .join_from(tables.image, tables.source)
+    .where(tables.image.c.id.in_(_IDS))
+)
+_CLASSES = (
+    sa.select(
+        tables.image_class.c.image_id,
+        tables.klass.c.name,
+        sa.func.max(tables.image_class.c.score).label("best"),
+        sa.func.max(tables.image_class.c.boxes),
+    )
+    .join_from(tables.image_class, tables.klass)
+    .where(tables.image_class.c.image_id.in_(_IDS))
+    .group_by(tables.image_class.c.image_id, tables.image_class.c.class_id)
+)
+_BOXES = (
+    sa.select(
+        tables.box.c.image_id,
+        tables.klass.c.name,
+        tables.box.c.score,
+        tables.box.c.x0,
+        tables.box.c.y0,
+        tables.box.c.x1,
+        tables.box.c.y1,
+        tables.box.c.analyzer_id,
+    )
+    .join_from(tables.box, tables.klass)
+    .where(tables.box.c.image_id.in_(_IDS))
+)
+_ANALYSES = sa.select(tables.analysis.c.image_id, tables.analysis.c.analyzer_id).where(
+    tables.analysis.c.image_id.in_(_IDS)
+)
+"""Written once: putting a statement together takes longer than running it for a page."""
+
+
+def images(
+    connection: sa.Connection, ids: Sequence[int], analyzers: Sequence[Analyzer] | None = None
+) -> list[IndexedImage]:
+    """Images by id with all that is known, in the order of ids; unknown ids are left out.
+
+    Args:
+        analyzers: those of the catalog, where they were read already.
+    """
+    names = {one.id: one.name for one in analyzers or all_analyzers(connection)}
+    found: list[IndexedImage] = []
     for part in slices(ids):
-        query = sa.select(image, source.c.uri).join_from(image, source).where(image.c.id.in_(part))
-        found.update((row.id, row) for row in connection.execute(query))
-    known = [id_ for id_ in ids if id_ in found]
-    names = _analyzer_names(connection)
-    classes = _classes_of(connection, known)
-    boxes = _boxes_of(connection, known, names)
-    models = _models_of(connection, known, names)
+        found += _some_images(connection, part, names)
+    return found
+
+
+def _some_images(
+    connection: sa.Connection, ids: Sequence[int], names: Mapping[int, str]
+) -> list[IndexedImage]:
+    wanted = {"ids": list(ids)}
+    classes: dict[int, list[FoundClass]] = defaultdict(list)
+    for image_id, name, score, number in connection.execute(_CLASSES, wanted).all():
+        classes[image_id].append(FoundClass(name, score / SCORE_SCALE, number))
+    boxes: dict[int, list[FoundBox]] = defaultdict(list)
+    for image_id, name, score, x0, y0, x1, y1, analyzer in connection.execute(_BOXES, wanted).all():
+        box = FoundBox(name, score / SCORE_SCALE, (x0, y0, x1, y1), names[analyzer])
+        boxes[image_id].append(box)
+    models: dict[int, list[str]] = defaultdict(list)
+    for image_id, analyzer in sorted(connection.execute(_ANALYSES, wanted).all()):
+        models[image_id].append(names[analyzer])
+    rows = {row.id: row for row in connection.execute(_IMAGES, wanted).all()}
     return [
         IndexedImage(
-            row.id,
-            row.uri,
-            row.key,
-            row.width,
-            row.height,
-            row.size_bytes,
-            row.version,
-            row.status,
-            row.reason,
-            row.error,
-            row.indexed_at,
-            tuple(classes[row.id]),
-            tuple(boxes[row.id]),
-            tuple(models[row.id]),
+            id=row.id,
+            source=row.uri,
+            key=row.key,
+            width=row.width,
+            height=row.height,
+            size_bytes=row.size_bytes,
+            version=row.version,
+            status=row.status,
+            reason=row.reason,
+            error=row.error,
+            indexed_at=row.indexed_at,
+            classes=tuple(sorted(classes[row.id], key=_rank)),
+            boxes=tuple(sorted(boxes[row.id], key=_rank)),
+            models=tuple(models[row.id]),
         )
-        for row in (found[id_] for id_ in known)
+        for row in (rows[id_] for id_ in ids if id_ in rows)
     ]
 
 
-def _classes_of(connection: sa.Connection, ids: Sequence[int]) -> dict[int, list[FoundClass]]:
-    ic, klass = tables.image_class, tables.klass
-    found: dict[int, list[FoundClass]] = defaultdict(list)
-    best, boxes = sa.func.max(ic.c.score).label("best"), sa.func.max(ic.c.boxes)
-    for part in slices(ids):
-        query = (
-            sa.select(ic.c.image_id, klass.c.name, best, boxes)
-            .join_from(ic, klass)
-            .where(ic.c.image_id.in_(part))
-            .group_by(ic.c.image_id, ic.c.class_id)
-            .order_by(sa.desc("best"), klass.c.name)
-        )
-        for image_id, name, score, number in connection.execute(query).all():
-            found[image_id].append(FoundClass(name, score / SCORE_SCALE, number))
-    return found
+def _rank(found: FoundClass | FoundBox) -> tuple[float, str]:
+    return -found.score, found.class_name
 
 
-def _boxes_of(
-    connection: sa.Connection, ids: Sequence[int], names: Mapping[int, str]
-) -> dict[int, list[FoundBox]]:
-    box, klass = tables.box, tables.klass
-    found: dict[int, list[FoundBox]] = defaultdict(list)
-    for part in slices(ids):
-        query = (
-            sa.select(
-                box.c.image_id,
-                klass.c.name,
-                box.c.score,
-                box.c.x0,
-                box.c.y0,
-                box.c.x1,
-                box.c.y1,
-                box.c.analyzer_id,
-            )
-            .join_from(box, klass)
-            .where(box.c.image_id.in_(part))
-        )
-        for image_id, name, score, x0, y0, x1, y1, analyzer_id in connection.execute(query).all():
-            found[image_id].append(
-                FoundBox(name, score / SCORE_SCALE, (x0, y0, x1, y1), names[analyzer_id])
-            )
-    for boxes in found.values():
-        boxes.sort(key=lambda one: -one.score)
-    return found
+class Analyzer(NamedTuple):
+    """A model with parameters, as the catalog knows it."""
+
+    id: int
+    name: str
+    sha256: str
 
 
-def _models_of(
-    connection: sa.Connection, ids: Sequence[int], names: Mapping[int, str]
-) -> dict[int, list[str]]:
-    analysis = tables.analysis
-    found: dict[int, list[str]] = defaultdict(list)
-    for part in slices(ids):
-        query = (
-            sa.select(analysis.c.image_id, analysis.c.analyzer_id)
-            .where(analysis.c.image_id.in_(part))
-            .order_by(analysis.c.image_id, analysis.c.analyzer_id)
-        )
-        for image_id, analyzer_id in connection.execute(query).all():
-            found[image_id].append(names[analyzer_id])
-    return found
+_ANALYZERS = sa.select(tables.analyzer.c.id, tables.model.c.name, tables.model.c.sha256).join_from(
+    tables.analyzer, tables.model
+)
 
 
-def _analyzer_names(connection: sa.Connection) -> dict[int, str]:
-    query = sa.select(tables.analyzer.c.id, tables.model.c.name).join_from(
-        tables.analyzer, tables.model
-    )
-    return {row.id: row.name for row in connection.execute(query)}
+def all_analyzers(connection: sa.Connection) -> list[Analyzer]:
+    """Every analyzer of the catalog: a handful."""
+    return [Analyzer(*row) for row in connection.execute(_ANALYZERS).all()]
 
 
 def find_image(connection: sa.Connection, reference: str) -> int | None:

@@ -16,6 +16,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from vistadex.catalog import tables
+from vistadex.catalog.reading import Analyzer
 from vistadex.catalog.tables import ANY_ANALYZER
 from vistadex.errors import QueryError
 from vistadex.grammar import Query, Term
@@ -64,16 +65,17 @@ class Scope:
     """Indices of the query's terms: a join is quickest when it begins with the fewest images."""
 
 
-def resolve(connection: sa.Connection, query: Query) -> Scope:
+def resolve(connection: sa.Connection, query: Query, analyzers: Sequence[Analyzer]) -> Scope:
     """The ids that a query's names stand for.
+
+    Args:
+        analyzers: all that the catalog has.
 
     Raises: QueryError for an unknown class, source or model, with the nearest known names.
     """
     ids = _class_ids(connection, [term.class_name for term in query.terms] + list(query.without))
     source_ids = None if query.source is None else _source_ids(connection, query.source)
-    analyzer_ids = None if query.model is None else _analyzer_ids(connection, query.model)
-    count = sa.select(sa.func.count()).select_from(tables.analyzer)
-    total = connection.execute(count).scalar_one()
+    analyzer_ids = None if query.model is None else _analyzer_ids(analyzers, query.model)
     class_ids = ids[: len(query.terms)]
     return Scope(
         query,
@@ -81,7 +83,7 @@ def resolve(connection: sa.Connection, query: Query) -> Scope:
         tuple(ids[len(query.terms) :]),
         source_ids,
         analyzer_ids,
-        total <= 1 if analyzer_ids is None else len(analyzer_ids) == 1,
+        len(analyzers if analyzer_ids is None else analyzer_ids) <= 1,
         _rarest_first(connection, class_ids),
     )
 
@@ -138,20 +140,14 @@ def _source_ids(connection: sa.Connection, text: str) -> tuple[int, ...]:
     return found
 
 
-def _analyzer_ids(connection: sa.Connection, text: str) -> tuple[int, ...]:
-    model = tables.model
-    rows = connection.execute(
-        sa.select(tables.analyzer.c.id, model.c.name, model.c.sha256).join_from(
-            tables.analyzer, model
-        )
-    ).all()
+def _analyzer_ids(analyzers: Sequence[Analyzer], text: str) -> tuple[int, ...]:
     found = tuple(
-        row.id
-        for row in rows
-        if row.name == text or (len(text) >= 6 and row.sha256.startswith(text))
+        one.id
+        for one in analyzers
+        if one.name == text or (len(text) >= 6 and one.sha256.startswith(text))
     )
     if not found:
-        known = ", ".join(sorted({row.name for row in rows})) or "none yet"
+        known = ", ".join(sorted({one.name for one in analyzers})) or "none yet"
         raise QueryError(f"no model is named {text!r}; known are: {known}")
     return found
 
@@ -160,10 +156,8 @@ def page(
     connection: sa.Connection, scope: Scope, limit: int, after: Position | None
 ) -> list[Position]:
     """The next images in rank order."""
-    ranked = _ranked(scope, after)
-    statement = ranked.limit(limit)
-    rows = connection.execute(statement)
-    return [Position(row.image_id, row.matched, row.score) for row in rows]
+    rows = connection.execute(_ranked(scope, after).limit(limit)).all()
+    return [Position(image_id, matched, score) for image_id, matched, score in rows]
 
 
 def count(connection: sa.Connection, scope: Scope) -> int:
