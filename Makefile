@@ -6,6 +6,8 @@ PHOTOS ?=
 DETECTOR ?= $(wildcard ../shared/data/weights/yolox_nano.onnx)
 YOLOX := https://github.com/Megvii-BaseDetection/YOLOX/releases/download/0.1.1rc0/yolox_nano.onnx
 
+APT_INSTALL := [ "$$(id -u)" = 0 ] && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq
+
 .PHONY: demo test test-quick lint types format clean
 
 demo: export VISTADEX_MODELS := $(CURDIR)/.demo/models
@@ -14,14 +16,14 @@ demo: export VISTADEX_CACHE := $(CURDIR)/.demo/cache
 demo: $(VENV)/.installed-demo  ## index photographs (PHOTOS=folder, DETECTOR=file.onnx) and serve them
 	@test -n "$(DETECTOR)" || { echo "No detector here. Get one, for instance YOLOX-nano (Apache-2.0):"; \
 	  echo "  curl -LO $(YOLOX)"; echo "and say: make demo DETECTOR=yolox_nano.onnx"; exit 2; }
-	@mkdir -p .demo/photos && rm -f .demo/catalog.db*
+	@mkdir -p .demo/photos && rm -rf .demo/catalog.db* .demo/models
 	@$(BIN)/vistadex models add "$(DETECTOR)" --name demo-detector --dynamic-size --optimize \
 	  || $(BIN)/vistadex models add "$(DETECTOR)" --name demo-detector
 	@test -n "$(PHOTOS)" || find $(VENV)/lib/*/site-packages/skimage/data $(VENV)/lib/*/site-packages/sklearn/datasets/images \
 	  \( -name '*.jpg' -o -name '*.png' \) -exec cp {} .demo/photos/ \;
 	$(BIN)/vistadex index "$(or $(PHOTOS),.demo/photos)" --detector demo-detector
 	$(BIN)/vistadex classes
-	$(BIN)/vistadex search --limit 5 "$$($(BIN)/python -c 'import vistadex; print(vistadex.Catalog().classes()[0].class_name)')"
+	$(BIN)/vistadex search --limit 5
 	$(BIN)/vistadex serve
 
 test: $(VENV)/.installed-dev $(VENV)/.debian  ## every test
@@ -45,12 +47,13 @@ clean:  ## remove what the other commands have made
 	rm -rf $(VENV) .demo build dist *.egg-info
 
 $(VENV)/.installed-%: pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV) \
+	  || { $(APT_INSTALL) python3-venv && $(PYTHON) -m venv --clear $(VENV); } \
+	  || { rm -rf $(VENV); echo "Python's venv is missing; on Debian: apt-get install python3-venv"; exit 2; }
 	$(BIN)/python -m pip install --quiet --editable ".[$*]"
 	touch $@
 
 # Debian's Chromium for the browser tests, where this user may install it; else they are skipped by name.
 $(VENV)/.debian:
-	command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
-	  && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; } || true
+	@command -v chromium >/dev/null || { $(APT_INSTALL) chromium >/dev/null; } || true
 	touch $@

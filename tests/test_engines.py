@@ -9,6 +9,7 @@ import pytest
 
 from vistadex.engines import ENGINES, Engine
 from vistadex.engines.local import LocalEngine
+from vistadex.errors import UsageError
 from vistadex.registry import lookup
 
 
@@ -70,35 +71,41 @@ def test_shards_are_drawn_only_as_they_are_needed() -> None:
         assert drawn <= 4
 
 
-def test_closing_stops_between_two_items() -> None:
-    started, items = threading.Event(), []
+def test_an_interruption_stops_between_two_items() -> None:
+    items = []
 
     def slow(shard: int) -> Generator[int, None, None]:
-        for i in range(1000):
-            started.set()
+        for i in range(shard and 1000):
             items.append(i)
             time.sleep(0.01)
             yield i
 
     results = LocalEngine(threads=2).run(slow, range(100))
-    consumer = threading.Thread(target=lambda: next(results, None), daemon=True)
-    consumer.start()
-    assert started.wait(5)
-    before = threading.active_count()
-    assert before >= 3
-    # A generator can't be closed while another thread runs it; the consumer's own error closes it.
-    broken = LocalEngine(threads=2).run(slow, failing_after(1))
+    next(results)
     begun = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        next(broken)
+        results.throw(KeyboardInterrupt)
     assert time.monotonic() - begun < 1
+    assert len(items) < 200
 
 
-def failing_after(number: int) -> Iterator[int]:
-    """Shards, and then Ctrl-C."""
-    yield from range(number)
-    time.sleep(0.05)
-    raise KeyboardInterrupt
+def test_results_are_given_while_listing_waits() -> None:
+    waits = threading.Event()
+
+    def listing() -> Iterator[range]:
+        yield range(3)
+        assert waits.wait(10)
+        yield range(4)
+
+    with closing(LocalEngine(threads=2).run(squares, listing())) as results:
+        assert next(results) == (range(3), [0, 1, 4])
+        waits.set()
+        assert next(results)[0] == range(4)
+
+
+def test_fewer_than_no_threads_are_refused() -> None:
+    with pytest.raises(UsageError, match="threads=-1: expected 0"):
+        LocalEngine(threads=-1)
 
 
 def test_threads_work_at_the_same_time() -> None:

@@ -63,6 +63,7 @@ def test_a_query_says(text: str, expected: Query) -> None:
         ('dog "cat', "quote not closed"),
         ('""', "empty"),
         ("source:", "needs a name"),
+        (" & ".join(f"c{i}" for i in range(31)), "more than 30 classes"),
     ],
 )
 def test_a_query_that_makes_no_sense_says_where(text: str, problem: str) -> None:

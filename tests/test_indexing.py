@@ -12,8 +12,10 @@ import pytest
 import vistadex
 from vistadex import shards
 from vistadex.catalog import Catalog
-from vistadex.errors import ModelError, SourceMissingError, UsageError
-from vistadex.progress import Progress
+from vistadex.errors import ModelError, SourceError, SourceMissingError, UsageError
+from vistadex.indexing import peak_rss_bytes
+from vistadex.planning import Run
+from vistadex.progress import Progress, Silent
 from vistadex.records import FAILURE_REASONS, ImageEntry, Outcome
 from vistadex.shards import Limits, Shard, cut, process_shard
 from vistadex.testing import MemorySource, RedSquareDetector, scene_jpeg
@@ -265,6 +267,71 @@ def test_pictures_below_an_unreadable_entry_do_not_count_as_vanished(
     assert sum("/1/" in r.image.uri for r in catalog.search(limit=100).results) == before
 
 
+def test_a_file_that_can_not_be_reached_any_more_keeps_its_results(
+    tmp_path: Path, catalog: Catalog
+) -> None:
+    folder, disk = tmp_path / "photos", tmp_path / "disk"
+    for place in (folder, disk / "inner"):
+        place.mkdir(parents=True)
+    (disk / "a.jpg").write_bytes(scene_jpeg([RED]))
+    (disk / "inner" / "b.jpg").write_bytes(scene_jpeg([RED]))
+    (folder / "a.jpg").symlink_to(disk / "a.jpg")
+    (folder / "ext").symlink_to(disk / "inner")
+    (folder / "z.jpg").write_bytes(scene_jpeg([BLUE]))
+    detector = RedSquareDetector()
+    assert vistadex.index(folder, detector=detector, catalog=catalog).indexed == 3
+    disk.rename(tmp_path / "unmounted")
+    summary = vistadex.index(folder, detector=detector, catalog=catalog, prune=True)
+    assert (summary.vanished, dict(summary.failures)) == (0, {"unreadable": 2})
+    assert catalog.count("red square") == 2
+    (tmp_path / "unmounted").rename(disk)
+    summary = vistadex.index(folder, detector=detector, catalog=catalog)
+    assert (summary.failed, catalog.stats().failed, catalog.count("red square")) == (0, 0, 2)
+
+
+def test_only_failed_reads_what_was_empty_before(catalog: Catalog) -> None:
+    source = MemorySource.create("photos", {"a.jpg": b"", "b.jpg": scene_jpeg([RED])})
+    run(catalog)
+    source.files["a.jpg"] = scene_jpeg([RED])
+    assert run(catalog, only="failed").indexed == 1
+
+
+def test_a_listing_out_of_order_is_an_error_that_marks_nothing(
+    catalog: Catalog, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    MemorySource.create("photos", files)
+    run(catalog)
+    pages = MemorySource.pages
+
+    def shuffled(self: MemorySource, after: str | None = None) -> Iterator[list[ImageEntry]]:
+        for page in pages(self, after):
+            yield page[::-1]
+
+    monkeypatch.setattr(MemorySource, "pages", shuffled)
+    with pytest.raises(SourceError, match="expected rising keys"):
+        run(catalog, prune=True)
+    assert catalog.stats().images == 40
+
+
+def test_a_corrected_name_of_a_model_is_taken_over(
+    catalog: Catalog, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    MemorySource.create("photos", files)
+    run(catalog)
+    monkeypatch.setattr(RedSquareDetector, "name", "renamed")
+    run(catalog)
+    assert catalog.search("red square", model="renamed").results
+
+
+def test_a_failed_file_that_vanishes_is_no_picture(catalog: Catalog) -> None:
+    source = MemorySource.create("photos", {"a.jpg": b"no", "b.jpg": scene_jpeg([RED])})
+    run(catalog)
+    del source.files["a.jpg"]
+    run(catalog)
+    assert [one.image.key for one in catalog.search().results] == ["b.jpg"]
+    assert catalog.count() == 1
+
+
 def test_a_folder_of_real_files_works_like_any_source(tmp_path: Path, catalog: Catalog) -> None:
     folder = tmp_path / "my photos, 100 % größe"
     (folder / "deep" / "er").mkdir(parents=True)
@@ -348,36 +415,94 @@ def test_a_shard_is_picklable_and_its_work_pure(files: dict[str, bytes]) -> None
     assert [entry for entry, _ in first] == list(entries)  # type: ignore[misc]
 
 
+def pages_of(entries: list[ImageEntry]) -> Iterator[list[ImageEntry]]:
+    for start in range(0, len(entries), 1000):
+        yield entries[start : start + 1000]
+
+
 def test_shards_begin_small_grow_and_end_small() -> None:
     entries = [ImageEntry(f"{i}", 1, "v") for i in range(2000)]
-    sizes = [len(part) for part in cut(iter(entries), threads=2)]
+    parts = list(cut(pages_of(entries), threads=2))
+    sizes = [len(part) for part in parts]
     assert sizes[:4] == [8, 16, 32, 64]
     assert max(sizes) == 64
     assert sizes[-1] <= 8
-    assert [entry for part in cut(iter(entries)) for entry in part] == entries
+    assert [entry for part in parts for entry in part] == entries
 
 
 def test_shards_are_bounded_in_bytes() -> None:
     entries = [ImageEntry(f"{i}", shards.SHARD_BYTES // 2, "v") for i in range(100)]
-    assert {len(part) for part in cut(iter(entries))} <= {1, 2}
+    assert {len(part) for part in cut(pages_of(entries))} <= {1, 2}
 
 
-def test_memory_stays_flat_while_a_long_listing_is_planned(catalog: Catalog) -> None:
+def test_what_one_page_needs_is_begun_long_before_the_listing_ends() -> None:
+    drawn = 0
+
+    def pages() -> Iterator[list[ImageEntry]]:
+        nonlocal drawn
+        for i in range(1000):
+            drawn += 1
+            yield [ImageEntry("new", 1, "v")] if i == 0 else []
+
+    assert next(cut(pages()))[0].key == "new"
+    assert drawn <= 2
+
+
+class LongListing(MemorySource):
+    """So many keys that were never in memory together."""
+
+    number = 0
+
+    def pages(self, after: str | None = None) -> Iterator[list[ImageEntry]]:
+        for start in range(0, self.number, 1000):
+            yield [ImageEntry(f"{i:09}.jpg", 1, "v") for i in range(start, start + 1000)]
+
+
+def planned(catalog: Catalog, source: MemorySource) -> int:
+    """How many entries the plan of a run holds, drawn one shard after the other."""
+    detector = RedSquareDetector()
+    run_ = Run(catalog, (detector,), LIMITS, "new", False, Silent())
+    run_.register([source])
+    return sum(len(shard.entries) for shard in run_.shards([source]))
+
+
+@pytest.mark.slow
+def test_ten_million_keys_are_planned_in_flat_memory(catalog: Catalog) -> None:
     import tracemalloc
 
-    def entries(number: int) -> Iterator[ImageEntry]:
-        for i in range(number):
-            yield ImageEntry(f"{i:09}", 1, "v")
+    MemorySource.create("long", {})
+    source = LongListing("memory://long")
 
     def peak(number: int) -> int:
+        source.number = number
         tracemalloc.start()
-        for _ in cut(entries(number)):
-            pass
+        assert planned(catalog, source) == number
         _, most = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         return most
 
-    assert peak(100_000) < peak(10_000) + 200_000
+    source.number = 1000
+    planned(catalog, source)  # imports and caches
+    small = peak(10_000)
+    tracemalloc.stop()
+    source.number = 10_000_000
+    before = peak_rss_bytes()
+    assert planned(catalog, source) == 10_000_000
+    assert peak_rss_bytes() - before < 30e6
+    assert peak(200_000) < small + 1e6
+
+
+def test_a_large_gap_of_vanished_images_is_passed_in_steps(catalog: Catalog) -> None:
+    one = scene_jpeg([RED], (32, 24))
+    names = ["a.jpg", *(f"gone/{i:04}.jpg" for i in range(2500)), "z.jpg"]
+    source = MemorySource.create("photos", dict.fromkeys(names, one))
+    run(catalog)
+    for name in names[1:-1]:
+        del source.files[name]
+    summary = run(catalog)
+    assert (summary.vanished, summary.unchanged) == (2500, 2)
+    summary = run(catalog, prune=True)
+    assert (summary.pruned, catalog.stats().images) == (2500, 2)
 
 
 def test_an_unchanged_collection_is_planned_fast(catalog: Catalog) -> None:

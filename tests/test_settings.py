@@ -60,6 +60,14 @@ def test_folders_follow_the_xdg_variables(monkeypatch: pytest.MonkeyPatch) -> No
     assert settings.value("cache", None, str) == "/caches/vistadex"
 
 
+def test_a_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("VISTADEX_MODELS", "~/m")
+    assert settings.value("models", None, str) == "/home/me/m"
+    assert settings.value("catalog", "~/c.db", str) == "/home/me/c.db"
+    assert settings.value("catalog", "sqlite:///~/c.db", str) == "sqlite:///~/c.db"
+
+
 def test_every_setting_is_documented() -> None:
     text = (Path(__file__).parent.parent / "docs" / "cli.md").read_text(encoding="utf-8")
     for setting in settings.table():

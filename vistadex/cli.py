@@ -10,17 +10,17 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
-from vistadex.errors import UsageError, VistadexError
+from vistadex.errors import NotFoundError, UsageError, VistadexError
 
 if TYPE_CHECKING:
-    from vistadex.catalog import Catalog, SearchResult
+    from vistadex.catalog import Catalog, IndexedImage, SearchResult
     from vistadex.indexing import Summary
     from vistadex.models import ModelFile, ModelStore
     from vistadex.progress import Progress
@@ -203,7 +203,7 @@ def show(
     from vistadex.drawing import save_with_boxes
 
     with open_catalog(catalog) as opened:
-        known = opened.image(known_reference(image))
+        known = find_image(opened, image)
     path = output or Path(Path(known.key).stem + ".boxes.jpg")
     save_with_boxes(known, path, min_score=min_score)
     if json_:
@@ -217,10 +217,14 @@ def show(
     say(f"drawn into {path}")
 
 
-def known_reference(image: str) -> str:
-    """A path as the catalog knows it; ids and URIs as they are."""
+def find_image(catalog: Catalog, image: str) -> IndexedImage:
+    """An image by id, URI or path; a path may be relative, or lead over links."""
     path = Path(image).expanduser()
-    return str(path.resolve()) if "://" not in image and path.exists() else image
+    if "://" in image or not path.exists():
+        return catalog.image(image)
+    with suppress(NotFoundError):
+        return catalog.image(os.path.abspath(path))
+    return catalog.image(str(path.resolve()))
 
 
 @app.command()
@@ -279,7 +283,7 @@ def stats(catalog: CatalogOption = None, json_: JsonOption = False) -> None:
         options = " ".join(
             f"{key}={value}"
             for key, value in model.parameters.items()
-            if isinstance(value, str | int | float | bool)
+            if isinstance(value, str | int | float | bool) and key != "classes"
         )
         out(f"  {model.task} {model.name}: {model.images:,} images ({options})")
     for reason, number in known.failures.items():

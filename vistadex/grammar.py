@@ -20,6 +20,9 @@ from typing import Literal
 from vistadex.errors import QueryError
 from vistadex.records import stored_score
 
+MAX_CLASSES = 30
+"""Databases join a limited number of tables."""
+
 _TOKEN = re.compile(
     r"""\s*(?:
         (?P<operator>[&|])
@@ -78,7 +81,8 @@ class _Parser:
         self.without: list[str] = []
 
     def fail(self, problem: str) -> QueryError:
-        return QueryError(f"query {self.text!r}: {problem}")
+        shown = self.text if len(self.text) <= 200 else self.text[:200] + "…"
+        return QueryError(f"query {shown!r}: {problem}")
 
     def run(self) -> None:
         position = 0
@@ -176,4 +180,6 @@ class _Parser:
             raise self.fail("& and | can't be mixed; ask for all of the classes or for any of them")
         mode: Literal["all", "any"] = "any" if "|" in self.operators else "all"
         terms = tuple(dict.fromkeys(self.terms))
+        if len(terms) + len(self.without) > MAX_CLASSES:
+            raise self.fail(f"more than {MAX_CLASSES} classes; ask for fewer at a time")
         return replace(self.filters, terms=terms, mode=mode, without=tuple(self.without))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vistadex import models, settings
-from vistadex.engines.local import LocalEngine, cores
+from vistadex.engines.local import LocalEngine
 from vistadex.errors import ModelError, UsageError
 from vistadex.models.store import ModelStore
 from vistadex.progress import Progress, Silent
@@ -55,7 +55,7 @@ def index(
     detector: str | Path | Analyzer | None = None,
     classifier: str | Path | Analyzer | None = None,
     embedder: str | Path | Analyzer | None = None,
-    catalog: str | Catalog | None = None,
+    catalog: str | Path | Catalog | None = None,
     only: Only = "new",
     prune: bool = False,
     min_score: float = 0.25,
@@ -91,6 +91,7 @@ def index(
     if not sources:
         raise UsageError("no source: name a folder or s3://bucket/prefix")
     opened = list({source.uri: source for source in map(open_source, sources)}.values())
+    engine = LocalEngine(settings.value("threads", threads, int))
     analyzers = _analyzers(
         {"detector": detector, "classifier": classifier, "embedder": embedder},
         device,
@@ -108,9 +109,8 @@ def index(
     limits = Limits(
         max_pixels=settings.value("max_pixels", max_pixels, int),
         max_file_bytes=settings.value("max_file_bytes", None, int),
-        read_ahead_bytes=settings.value("read_ahead_bytes", None, int) // cores(),
+        read_ahead_bytes=settings.value("read_ahead_bytes", None, int) // engine.threads,
     )
-    engine = LocalEngine(settings.value("threads", threads, int))
     store = catalog if isinstance(catalog, Catalog) else Catalog(catalog, create=True)
     run = Run(store, analyzers, limits, only, prune, progress or Silent())
     try:

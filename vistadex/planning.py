@@ -6,20 +6,23 @@ and indexing with another model are one thing.
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence, Set
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from vistadex.catalog import Catalog, reading, writing
 from vistadex.engines.local import cores
-from vistadex.errors import SourceMissingError
+from vistadex.errors import SourceError, SourceMissingError
 from vistadex.progress import Progress
 from vistadex.records import Analyzer, ImageEntry, Outcome
 from vistadex.shards import FIRST_SHARD, LARGEST_SHARD, Limits, Shard, cut
 from vistadex.sources import Source
 
 Only = Literal["new", "failed", "all"]
+AT_A_TIME = 1000
+"""Known images in memory at once."""
 
 
 @dataclass(slots=True)
@@ -40,6 +43,7 @@ class Run:
     indexed: int = 0
     vanished: int = 0
     failures: Counter[str] = field(default_factory=Counter)
+    reporting: threading.Lock = field(default_factory=threading.Lock)
 
     def register(self, sources: Sequence[Source]) -> None:
         """Enters sources and analyzers into the catalog."""
@@ -52,77 +56,100 @@ class Run:
 
     def shards(self, sources: Sequence[Source]) -> Iterator[Shard]:
         """All work, cut into shards while it is being listed."""
-        growth = FIRST_SHARD
+        first = FIRST_SHARD
         for source in sources:
             plan = self._failed(source) if self.only == "failed" else self._plan(source)
-            for entries in cut(plan, growth, cores()):
+            for entries in cut(plan, first, cores()):
                 yield Shard(source.uri, entries, self.analyzers, self.limits)
-            growth = LARGEST_SHARD
+            first = LARGEST_SHARD
         self.listing = False
         self.report()
 
-    def _plan(self, source: Source) -> Iterator[ImageEntry]:
-        """Entries of a listing that need work; marks what has vanished as the listing passes it."""
+    def _plan(self, source: Source) -> Iterator[list[ImageEntry]]:
+        """Entries that need work, page by page; what a page passes by has vanished."""
         after: str | None = None
         hidden: list[str] = []
-        before = self.listed
         for page in source.pages():
+            _need_rising(source, after, page)
             self.listed += len(page)
-            hidden += [entry.key for entry in page if _is_unreadable_folder(entry)]
-            known = self._known(source, after, page[-1].key)
-            after = page[-1].key
-            matches = [(entry, known.pop(entry.key, None)) for entry in page]
-            self._mark_vanished(list(known.values()), hidden)
+            until = page[-1].key
+            hidden = [place for place in hidden if place > until or until.startswith(place)]
+            hidden += [one.key.rstrip("/") + "/" for one in page if _is_unreadable(one)]
+            known = self._match(source, {entry.key for entry in page}, after, until, hidden)
+            after = until
+            matches = [(entry, known.get(entry.key)) for entry in page]
             self._bring_back(matches)
-            wanted = [entry for entry, match in matches if not self._is_done(entry, match)]
+            open_ones = [pair for pair in matches if not self._is_done(*pair)]
+            wanted = [_as_known(entry, match) for entry, match in open_ones]
             self.unchanged += len(page) - len(wanted)
             self.report()
-            yield from wanted
-        if self.listed == before:
+            yield wanted
+        if after is None:
             raise SourceMissingError(
                 f"{source.uri}: no files found; nothing was changed. Check the address, "
                 "and whether a disk is not mounted"
             )
-        while known := self._known(source, after, None, at_most=1000):
-            after = max(known)
-            self._mark_vanished(list(known.values()), hidden)
+        self._match(source, set(), after, None, hidden)
 
-    def _known(
-        self, source: Source, after: str | None, until: str | None, at_most: int | None = None
+    def _match(
+        self,
+        source: Source,
+        keys: Set[str],
+        after: str | None,
+        until: str | None,
+        hidden: Sequence[str],
     ) -> dict[str, reading.KnownImage]:
+        """What is known of these keys, the keys between after and until that were listed.
+
+        What is known of other keys between them has vanished, and is marked.
+        """
         ids = [analyzer.id for analyzer in self.registered]
-        source_id = self.source_ids[source.uri]
-        with self.catalog.reading() as connection:
-            rows = reading.known_images(connection, source_id, ids, after, until, at_most)
-            return {row.key: row for row in rows}
+        matches: dict[str, reading.KnownImage] = {}
+        while True:
+            with self.catalog.reading() as connection:
+                source_id = self.source_ids[source.uri]
+                rows = reading.known_images(connection, source_id, ids, after, until, AT_A_TIME)
+            matches.update((row.key, row) for row in rows if row.key in keys)
+            self._mark_vanished([row for row in rows if row.key not in keys], hidden)
+            if len(rows) < AT_A_TIME:
+                return matches
+            after = rows[-1].key
 
     def _is_done(self, entry: ImageEntry, known: reading.KnownImage | None) -> bool:
-        if known is None or self.only == "all" or known.version != entry.version:
+        if known is None or self.only == "all" or entry.failure is not None:
+            return False
+        if known.version != entry.version:
             return False
         if known.reason is not None:
             return known.reason not in ("unreadable", "internal")
         return known.analyses == len(self.registered)
 
-    def _failed(self, source: Source) -> Iterator[ImageEntry]:
-        """Failed images as the catalog has them; nothing is listed."""
+    def _failed(self, source: Source) -> Iterator[list[ImageEntry]]:
+        """Failed images as the catalog has them, page by page; nothing is listed."""
         after: str | None = None
         while True:
             with self.catalog.reading() as connection:
-                rows = reading.failed_images(connection, self.source_ids[source.uri], after, 1000)
+                source_id = self.source_ids[source.uri]
+                rows = reading.failed_images(connection, source_id, after, AT_A_TIME)
             if not rows:
                 return
             after = rows[-1].key
+            # A folder or a name that is no text can't be read by its key: only a listing helps.
+            rows = [row for row in rows if row.reason != "bad_name" and row.key[-1] != "/"]
             self.listed += len(rows)
-            for row in rows:
-                yield ImageEntry(row.key, row.size_bytes, row.version)
+            # What was empty may have been filled: 1 stands for "read it and see".
+            yield [ImageEntry(row.key, row.size_bytes or 1, row.version) for row in rows]
 
     def _mark_vanished(self, gone: Sequence[reading.KnownImage], hidden: Sequence[str]) -> None:
         """What the listing left out is gone, unless its folder could not be read."""
-        ids = [one.id for one in gone if not one.key.startswith(tuple(hidden))]
-        if not ids:
+        gone = [one for one in gone if not one.key.startswith(tuple(hidden))]
+        folders = [one.id for one in gone if one.key.endswith("/")]  # they can be read again
+        ids = [one.id for one in gone if not one.key.endswith("/")]
+        if not gone:
             return
         self.vanished += len(ids)
         with self.catalog.writing() as connection:
+            writing.delete_images(connection, folders)
             if self.prune:
                 writing.delete_images(connection, ids)
             else:
@@ -154,15 +181,35 @@ class Run:
         self.report()
 
     def report(self) -> None:
-        """Tells the progress where the run stands."""
-        failed = self.failures.total()
-        self.progress.update(
-            listed=self.listed,
-            listing=self.listing,
-            done=self.unchanged + self.indexed + failed,
-            failed=failed,
-        )
+        """Tells the progress where the run stands; listing and commits run in two threads."""
+        with self.reporting:
+            failed = self.failures.total()
+            self.progress.update(
+                listed=self.listed,
+                listing=self.listing,
+                done=self.unchanged + self.indexed + failed,
+                failed=failed,
+            )
 
 
-def _is_unreadable_folder(entry: ImageEntry) -> bool:
-    return entry.failure is not None and entry.key.endswith("/")
+def _is_unreadable(entry: ImageEntry) -> bool:
+    return entry.failure is not None and entry.failure.reason == "unreadable"
+
+
+def _as_known(entry: ImageEntry, known: reading.KnownImage | None) -> ImageEntry:
+    """An entry whose version can't be told keeps the one that is known, and so its results."""
+    if known is None or entry.failure is None or entry.version:
+        return entry
+    return replace(entry, version=known.version, size_bytes=known.size_bytes)
+
+
+def _need_rising(source: Source, after: str | None, page: Sequence[ImageEntry]) -> None:
+    """Raises: SourceError where keys do not rise: what comes late would count as vanished."""
+    previous = after
+    for entry in page:
+        if previous is not None and entry.key <= previous:
+            raise SourceError(
+                f"{source.uri}: listed {entry.key!r} after {previous!r}, expected rising keys; "
+                "the listing can't be compared with the catalog, nothing of this page was changed"
+            )
+        previous = entry.key

@@ -13,6 +13,8 @@ from vistadex.errors import UsageError
 
 T = TypeVar("T", str, int)
 FILE_NAME = "vistadex.toml"
+PLACES = {"catalog", "models", "cache"}
+"""Settings that are files or folders: a leading ~ is the home folder."""
 
 
 def _folder(variable: str, fallback: str) -> str:
@@ -55,6 +57,13 @@ def value(name: str, given: T | None, kind: type[T]) -> T:
 
     Raises: UsageError naming the place where a value can't be read.
     """
+    found = _found(name, given, kind)
+    if isinstance(found, str) and name in PLACES and "://" not in found:
+        return kind(str(Path(found).expanduser()))
+    return found
+
+
+def _found(name: str, given: T | None, kind: type[T]) -> T:
     if given is not None:
         return given
     default = next(setting.default for setting in table() if setting.name == name)

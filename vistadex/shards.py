@@ -117,24 +117,24 @@ def _internal(error: Exception) -> Failure:
 
 
 def cut(
-    entries: Iterator[ImageEntry], first: int = FIRST_SHARD, threads: int = 2
+    pages: Iterator[Sequence[ImageEntry]], first: int = FIRST_SHARD, threads: int = 2
 ) -> Iterator[tuple[ImageEntry, ...]]:
-    """Entries in tuples that grow to LARGEST_SHARD, and shrink so that all threads end together."""
-    waiting: deque[ImageEntry] = deque()
-    size, ended = first, False
-    while True:
-        while not ended and len(waiting) < LARGEST_SHARD * threads:
-            entry = next(entries, None)
-            ended = entry is None
-            if entry is not None:
-                waiting.append(entry)
-        if not waiting:
-            return
-        wanted = min(size, max(4, len(waiting) // (2 * threads))) if ended else size
-        taken: list[ImageEntry] = []
-        weight = 0
-        while waiting and len(taken) < wanted and weight < SHARD_BYTES:
-            taken.append(waiting.popleft())
-            weight += taken[-1].size_bytes
-        yield tuple(taken)
-        size = min(LARGEST_SHARD, size * 2)
+    """Entries in tuples that grow to LARGEST_SHARD, and shrink so that all threads end together.
+
+    A page's entries are given before the page after the next is drawn, however few they are.
+    """
+    size = first
+    page = next(pages, None)
+    while page is not None:
+        following = next(pages, None)
+        waiting = deque(page)
+        while waiting:
+            ending = max(4, len(waiting) // (2 * threads)) if following is None else size
+            taken: list[ImageEntry] = []
+            weight = 0
+            while waiting and len(taken) < min(size, ending) and weight < SHARD_BYTES:
+                taken.append(waiting.popleft())
+                weight += taken[-1].size_bytes
+            yield tuple(taken)
+            size = min(LARGEST_SHARD, size * 2)
+        page = following

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import TracebackType
 
 import sqlalchemy as sa
@@ -67,7 +68,7 @@ class SearchPage:
 class Catalog:
     """A catalog: what models found in which images. Safe to use from several threads."""
 
-    def __init__(self, location: str | None = None, *, create: bool = False) -> None:
+    def __init__(self, location: str | Path | None = None, *, create: bool = False) -> None:
         """Opens a catalog, upgrading its schema where an older Vistadex wrote it.
 
         Args:
@@ -75,8 +76,9 @@ class Catalog:
             create: make it where there is none.
         Raises: CatalogError where there is none, or it can't be used; the message says the cure.
         """
-        location = settings.value("catalog", location, str)
-        self.engine = opening.engine_for(location, mapped=not create)
+        given = None if location is None else str(location)
+        place = settings.value("catalog", given, str)
+        self.engine = opening.engine_for(place, create=create)
         self.location = self.engine.url.render_as_string(hide_password=True)
         self.place = self.engine.url.database or self.location
         opening.prepare(self.engine, self.place, create=create)

@@ -20,13 +20,12 @@ BUSY_TIMEOUT_S = 30
 MAPPED_BYTES = 1 << 40
 
 
-def engine_for(location: str, *, mapped: bool = False) -> sa.Engine:
-    """A database engine for a file name or an SQLAlchemy URL, its folder made where it is missing.
+def engine_for(location: str, *, create: bool = True) -> sa.Engine:
+    """A database engine for a file name or an SQLAlchemy URL.
 
     Args:
-        mapped: read the file through memory maps: a sixth faster, but what was read counts as
-            memory of the process, so not for indexing.
-
+        create: to fill it: its folder is made where it is missing. Else, to read it, the file is
+            mapped into memory: a sixth faster, but what was read counts as the process's memory.
     Raises: UsageError for a database that is not supported; CatalogError without permission.
     """
     url = sa.make_url(location) if "://" in location else sa.URL.create("sqlite", database=location)
@@ -37,11 +36,12 @@ def engine_for(location: str, *, mapped: bool = False) -> sa.Engine:
     if url.database:
         path = Path(url.database).expanduser()
         url = url.set(database=str(path))
-        with translated(str(path)):
-            path.parent.mkdir(parents=True, exist_ok=True)
+        if create:
+            with translated(str(path)):
+                path.parent.mkdir(parents=True, exist_ok=True)
     engine = sa.create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S})
     sa.event.listen(engine, "connect", _on_connect)
-    if mapped:
+    if not create:
         sa.event.listen(engine, "connect", _map)
     sa.event.listen(engine, "begin", _on_begin)
     return engine

@@ -250,7 +250,7 @@ def all_analyzers(connection: sa.Connection) -> list[Analyzer]:
 
 
 def find_image(connection: sa.Connection, reference: str) -> int | None:
-    """The id of an image given by its id, its whole URI, or the end of its key after a slash."""
+    """The id of an image given by its id or its whole path or URI."""
     image, source = tables.image, tables.source
     if re.fullmatch("[0-9]{1,18}", reference):
         query = sa.select(image.c.id).where(image.c.id == int(reference))

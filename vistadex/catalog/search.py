@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -74,12 +74,15 @@ def resolve(connection: sa.Connection, query: Query, analyzers: Sequence[Analyze
     Raises: QueryError for an unknown class, source or model, with the nearest known names.
     """
     ids = _class_ids(connection, [term.class_name for term in query.terms] + list(query.without))
+    by_class: dict[int, Term] = {}
+    for term, class_id in zip(query.terms, ids, strict=False):  # dog & DOG are one
+        by_class[class_id] = max(term, by_class.get(class_id, term), key=lambda one: one.min_boxes)
     source_ids = None if query.source is None else _source_ids(connection, query.source)
     analyzer_ids = None if query.model is None else _analyzer_ids(analyzers, query.model)
-    class_ids = ids[: len(query.terms)]
+    class_ids = tuple(by_class)
     return Scope(
-        query,
-        tuple(class_ids),
+        replace(query, terms=tuple(by_class.values())),
+        class_ids,
         tuple(ids[len(query.terms) :]),
         source_ids,
         analyzer_ids,
@@ -184,14 +187,14 @@ def _ranked(scope: Scope, after: Position | None) -> sa.Select[Any]:
 
 
 def _everything(scope: Scope, after: Position | None) -> sa.Select[Any]:
-    """Images of the collection, newest first."""
+    """Images of the collection that could be decoded, newest first."""
     image = tables.image
     columns = (
         image.c.id.label("image_id"),
         sa.literal(0).label("matched"),
         sa.literal(0).label("score"),
     )
-    statement = sa.select(*columns).where(image.c.status != "failed")
+    statement = sa.select(*columns).where(image.c.width > 0)
     if scope.query.min_score or scope.analyzer_ids is not None:
         some = sa.select(sa.literal(1)).where(ic.c.image_id == image.c.id, *_row_limits(scope, ic))
         statement = statement.where(sa.exists(some))

@@ -47,6 +47,8 @@ def register_analyzer(connection: sa.Connection, analyzer: Analyzer) -> Register
     card = json.dumps(analyzer.card, sort_keys=True)
     values = {"name": analyzer.name, "task": analyzer.task, "card": card}
     model_id = _id_of(connection, tables.model, {"sha256": analyzer.sha256}, values)
+    newest = sa.update(tables.model).where(tables.model.c.id == model_id).values(**values)
+    connection.execute(newest)  # the name or the card may have been corrected
     parameters = json.dumps(analyzer.parameters, sort_keys=True)
     identity = {
         "model_id": model_id,

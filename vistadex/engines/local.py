@@ -9,19 +9,17 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from queue import SimpleQueue
-from typing import TypeVar
+from typing import Generic, TypeVar
+
+from vistadex.errors import UsageError
 
 S = TypeVar("S")
 T = TypeVar("T")
 STOP_WITHIN_S = 1.5
 """How long a stopped run waits for what its threads have in hand."""
-
-
-class _End:
-    """Behind the last shard."""
 
 
 def cores() -> int:
@@ -33,85 +31,98 @@ class LocalEngine:
     """Runs shards on threads of this process."""
 
     def __init__(self, threads: int = 0) -> None:
-        """threads: shards in work at a time; 0: one per core."""
+        """threads: shards in work at a time; 0: one per core.
+
+        Raises: UsageError below 0.
+        """
+        if threads < 0:
+            raise UsageError(f"threads={threads}: expected 0 (one per core) or more")
         self.threads = threads or cores()
 
     def run(
         self, work: Callable[[S], Generator[T, None, None]], shards: Iterable[S]
     ) -> Generator[tuple[S, list[T]], None, None]:
-        """All items of every shard; an error in `work` ends the run and is raised here."""
-        stop = threading.Event()
-        todo: SimpleQueue[S | _End] = SimpleQueue()
-        done: SimpleQueue[tuple[S, list[T] | BaseException]] = SimpleQueue()
+        """All items of every shard; an error in `work` ends the run and is raised here.
 
-        def take_shards() -> None:
-            while not isinstance(shard := todo.get(), _End) and not stop.is_set():
-                done.put((shard, _finish(work, shard, stop)))
-
-        # Daemons: a read that hangs must not keep the process from ending.
-        workers = [
-            threading.Thread(target=take_shards, name=f"shard-{i}", daemon=True)
-            for i in range(self.threads)
-        ]
-        for worker in workers:
-            worker.start()
-        running = 0
+        Shards are drawn in a thread of their own, so that results are given while listing waits.
+        """
+        run = _Run(work, self.threads)
+        run.start(shards)
         try:
-            upcoming = _Upcoming(shards)
-            for shard in upcoming:
-                todo.put(shard)
-                running += 1
-                while running > self.threads:
-                    yield _result(done)
-                    running -= 1
-            for _ in range(running):
-                yield _result(done)
-            if upcoming.error is not None:
-                raise upcoming.error
+            for _ in range(self.threads):
+                while (result := run.done.get()) is not None:
+                    if isinstance(result, BaseException):
+                        raise result
+                    yield result
+                    run.room.release()
+            if run.drawing_error is not None:
+                raise run.drawing_error
         finally:
-            stop.set()
-            deadline = time.monotonic() + STOP_WITHIN_S
-            for _ in workers:
-                todo.put(_End())
-            for worker in workers:
-                worker.join(max(0, deadline - time.monotonic()))
+            run.end()
 
 
-class _Upcoming(Iterator[S]):
-    """Shards until they end or listing fails; `error` keeps the failure for later."""
+class _Run(Generic[S, T]):
+    """One run's threads: one draws shards, the others work on them."""
 
-    def __init__(self, shards: Iterable[S]) -> None:
-        self.shards = iter(shards)
-        self.error: Exception | None = None
+    def __init__(self, work: Callable[[S], Generator[T, None, None]], threads: int) -> None:
+        self.work = work
+        self.stop = threading.Event()
+        self.todo: SimpleQueue[tuple[S] | None] = SimpleQueue()
+        self.done: SimpleQueue[tuple[S, list[T]] | BaseException | None] = SimpleQueue()
+        self.room = threading.Semaphore(threads + 1)
+        """Shards that may be drawn before a result is taken."""
+        self.drawing_error: BaseException | None = None
+        self.threads: list[threading.Thread] = []
+        # Daemons: a read that hangs must not keep the process from ending.
+        self.workers = [
+            threading.Thread(target=self._work, name=f"shard-{i}", daemon=True)
+            for i in range(threads)
+        ]
 
-    def __next__(self) -> S:
+    def start(self, shards: Iterable[S]) -> None:
+        """Starts every thread."""
+        drawer = threading.Thread(target=self._draw, args=(shards,), name="draw", daemon=True)
+        self.threads = [drawer, *self.workers]
+        for thread in self.threads:
+            thread.start()
+
+    def end(self) -> None:
+        """Stops between two items, and waits a moment for it."""
+        self.stop.set()
+        self.room.release()
+        deadline = time.monotonic() + STOP_WITHIN_S
+        for _ in self.workers:
+            self.todo.put(None)
+        for thread in self.threads:
+            thread.join(max(0, deadline - time.monotonic()))
+
+    def _draw(self, shards: Iterable[S]) -> None:
         try:
-            return next(self.shards)
-        except StopIteration:
-            raise
-        except Exception as error:
-            self.error = error
-            raise StopIteration from None
+            self.room.acquire()
+            for shard in shards:
+                self.todo.put((shard,))
+                self.room.acquire()
+                if self.stop.is_set():
+                    break
+        except BaseException as error:
+            self.drawing_error = error  # The caller's thread raises it, after what was drawn.
+        for _ in self.workers:
+            self.todo.put(None)
 
+    def _work(self) -> None:
+        while (drawn := self.todo.get()) is not None and not self.stop.is_set():
+            try:
+                self.done.put((drawn[0], self._finish(drawn[0])))
+            except BaseException as error:
+                self.done.put(error)  # The caller's thread raises it.
+        self.done.put(None)
 
-def _finish(
-    work: Callable[[S], Generator[T, None, None]], shard: S, stop: threading.Event
-) -> list[T] | BaseException:
-    """All items of a shard, or the error that ended it."""
-    items: list[T] = []
-    try:
-        with closing(work(shard)) as results:
+    def _finish(self, shard: S) -> list[T]:
+        """All items of a shard, or those until the run was stopped."""
+        items: list[T] = []
+        with closing(self.work(shard)) as results:
             for item in results:
                 items.append(item)
-                if stop.is_set():
+                if self.stop.is_set():
                     break
-    except BaseException as error:
-        return error  # The caller's thread raises it.
-    return items
-
-
-def _result(done: SimpleQueue[tuple[S, list[T] | BaseException]]) -> tuple[S, list[T]]:
-    shard, items = done.get()
-    if isinstance(items, BaseException):
-        raise items
-    return shard, items
+        return items
