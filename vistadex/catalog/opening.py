@@ -53,7 +53,6 @@ def _on_connect(connection: sqlite3.Connection, _: object) -> None:
     for pragma in (
         "journal_mode=WAL",
         "synchronous=NORMAL",
-        "cache_size=-16000",
     ):
         connection.execute(f"PRAGMA {pragma}")
 
