@@ -6,6 +6,8 @@ import io
 import struct
 import subprocess
 import sys
+import threading
+import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageOps
 
+from vistadex import decoding
 from vistadex.decoding import PICTURE_FORMATS, decode, encode_jpeg, format_of, looks_like_image
 from vistadex.errors import DecodingError
 from vistadex.records import FAILURE_REASONS, DecodedImage, Pixels
@@ -362,6 +365,26 @@ def test_pillows_own_limit_does_not_stand_before_ours(monkeypatch: pytest.Monkey
         assert decode(saved(drawing(), format)).width == 96
     assert decode(saved(drawing(mode="CMYK"), "JPEG")).width == 96
     assert Image.MAX_IMAGE_PIXELS == 1000
+
+
+def test_a_large_picture_waits_until_the_limit_of_pillow_is_its_own_to_lift() -> None:
+    limit, seen, huge = Image.MAX_IMAGE_PIXELS, [], (20_000, 10_000)
+    assert limit is not None
+    first_is_done = threading.Event()
+
+    def second() -> None:
+        with decoding._pillow_takes(huge):
+            first_is_done.wait(10)
+            seen.append(Image.MAX_IMAGE_PIXELS)
+
+    thread = threading.Thread(target=second)
+    with decoding._pillow_takes(huge):
+        thread.start()
+        time.sleep(0.1)
+    first_is_done.set()
+    thread.join()
+    assert seen == [None]
+    assert limit == Image.MAX_IMAGE_PIXELS
 
 
 def test_a_jpeg_whose_header_lies_is_corrupt() -> None:

@@ -1,5 +1,6 @@
 """ModelAnalyzer: identity, loading, and settings that can't work."""
 
+import hashlib
 import pickle
 import subprocess
 import sys
@@ -52,6 +53,7 @@ def test_parameters_are_what_changes_results(fixed: models.ModelFile) -> None:
         "min_score": 0.25,
         "nms_iou": 0.65,
         "max_boxes": 300,
+        "classes": hashlib.sha256(b"a\nb").hexdigest()[:12],
         "preprocessing": {
             "color": "BGR",
             "resize": "letterbox-top-left",
@@ -65,6 +67,15 @@ def test_parameters_are_what_changes_results(fixed: models.ModelFile) -> None:
     same = models.analyzer(fixed, device="cpu", batch_size=1, size=64, rectangular=False)
     assert same.parameters == models.analyzer(fixed).parameters
     assert models.analyzer(fixed, min_score=0.1).parameters["min_score"] == 0.1
+
+
+def test_corrected_class_names_are_another_analysis(tmp_path: Path) -> None:
+    path = grid_detector(tmp_path / "m.onnx", classes=2)
+    store = models.ModelStore(tmp_path / "store")
+    wrong = models.analyzer(store.add(path, head="yolox", classes=["b", "a"]))
+    right = models.analyzer(store.add(path, head="yolox", classes=["a", "b"]))
+    assert wrong.sha256 == right.sha256
+    assert wrong.parameters != right.parameters
 
 
 def test_rectangular_is_the_default_where_the_graph_is_dynamic(free: models.ModelFile) -> None:
@@ -105,6 +116,20 @@ def test_cuda_that_is_not_there_is_an_error(fixed: models.ModelFile) -> None:
         assert not on_cuda("auto")
         with pytest.raises(ModelError, match=r"device cuda: .* onnxruntime-gpu"):
             models.analyzer(fixed, device="cuda").load()
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_cuda_that_does_not_start_leaves_the_cpu_and_its_batches(
+    free: models.ModelFile, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    if CUDA in onnxruntime.get_available_providers():
+        pytest.skip("this machine's CUDA may start")
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA])
+    for min_score in (0.2, 0.3):
+        assert models.analyzer(free, min_score=min_score).load().batch_size == 1
+    assert caplog.text.count("CUDA does not start") == 1
+    with pytest.raises(ModelError, match="device cuda: CUDA does not start"):
+        models.analyzer(free, device="cuda").load()
 
 
 def test_a_graph_of_batch_one_takes_no_batches(fixed: models.ModelFile) -> None:

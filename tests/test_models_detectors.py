@@ -147,9 +147,38 @@ def test_a_class_that_the_card_does_not_name_is_an_error(tmp_path: Path) -> None
         detect(file_of(path, "end-to-end"), picture(64, 64))
 
 
-def test_nan_gives_no_box_and_a_huge_box_is_cut(tmp_path: Path) -> None:
+def test_a_negative_class_is_an_error(tmp_path: Path) -> None:
+    path = constant_output(
+        tmp_path / "m.onnx", output_of("end-to-end", BOXES, SCORES, [0, -1, 1, 0])
+    )
+    with pytest.raises(ModelError, match="class -1 in the output, the card names 3"):
+        detect(file_of(path, "end-to-end"), picture(64, 64))
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("where", ["box", "score"])
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_numbers_that_are_not_finite_are_an_error(
+    number: float, where: str, head: str, tmp_path: Path
+) -> None:
+    out = output_of(head, BOXES, SCORES, IDS)
+    rows = out.T if head == "ultralytics" else out
+    rows[1, 0 if where == "box" else 4] = number
+    file = file_of(constant_output(tmp_path / "m.onnx", out), head)
+    with pytest.raises(ModelError, match="NaN" if np.isnan(number) else "not finite"):
+        detect(file, picture(64, 64))
+
+
+def test_padding_of_an_end_to_end_output_is_passed_over(tmp_path: Path) -> None:
+    out = output_of("end-to-end", BOXES, SCORES, IDS)
+    out[3] = [0, 0, 0, 0, -np.inf, -1]
+    path = constant_output(tmp_path / "m.onnx", out)
+    assert len(detect(file_of(path, "end-to-end"), picture(64, 64)).scores) == 3
+
+
+def test_a_huge_box_is_cut(tmp_path: Path) -> None:
     out = output_of("yolox", BOXES, SCORES, IDS)
-    out[:, :5] = np.nan
+    out[:, 4] = 0
     out[3, :4], out[3, 4:] = 1e6, 0.9
     path = constant_output(tmp_path / "m.onnx", out)
     assert detect(file_of(path, "yolox"), picture(64, 64)).boxes_xyxy.tolist() == [[0, 0, 64, 64]]

@@ -7,7 +7,8 @@ import pytest
 
 from vistadex import models
 from vistadex.errors import ModelError, ModelQuestionError
-from vistadex.models.tiny import mean_color
+from vistadex.models.cards import PRESETS, ModelCard, file_sha256, preprocessing_from_dict
+from vistadex.models.tiny import constant_output, mean_color
 from vistadex.records import Classification, DecodedImage, Embedding, Pixels
 
 COLORS = np.eye(3, dtype=np.float32) * 4
@@ -56,6 +57,18 @@ def test_a_classifier_says_its_best_classes(tmp_path: Path) -> None:
     assert isinstance(found, Classification)
     assert len(found.scores) == 5
     assert (np.diff(found.scores) <= 0).all()
+
+
+@pytest.mark.parametrize("head", ["probabilities", "logits", "embedding"])
+def test_an_output_with_nan_is_an_error(head: str, tmp_path: Path) -> None:
+    path = constant_output(tmp_path / "c.onnx", np.array([0.5, np.nan, 0.1], np.float32))
+    how = preprocessing_from_dict({**PRESETS["ultralytics"], "size_wh": [64, 64]})
+    task = "embedder" if head == "embedding" else "classifier"
+    classes = () if head == "embedding" else tuple(NAMES)
+    card = ModelCard(name="nan", task=task, head=head, classes=classes, input=how)
+    model = models.analyzer(models.ModelFile(path, file_sha256(path), card)).load()
+    with pytest.raises(ModelError, match="not finite"):
+        model.analyze([plain((0, 0, 0))])
 
 
 def test_an_embedding_has_unit_length(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import socket
 import threading
 import time
@@ -25,6 +26,7 @@ from vistadex import jsonable
 from vistadex.catalog import Catalog, writing
 from vistadex.records import Analyzer, Detections, Failure, Outcome
 from vistadex.sources import open_source
+from vistadex.sources.folder import FolderSource
 from vistadex.web import app as web_app
 from vistadex.web import create_app, queries
 from vistadex.web.cache import Cache
@@ -259,6 +261,16 @@ def test_json_is_the_same_as_the_library_writes(client: TestClient, catalog: Cat
     assert client.get("/api/v1/stats").json() == json.loads(json.dumps(stats))
 
 
+def test_lists_are_made_of_what_the_library_writes_one_by_one(
+    client: TestClient, catalog: Catalog
+) -> None:
+    counts = [jsonable.class_count(one) for one in catalog.classes()]
+    assert client.get("/api/v1/classes").json()["classes"] == counts
+    bad = [jsonable.bad_image(one) for one in catalog.errors()]
+    assert client.get("/api/v1/errors").json()["images"] == bad
+    assert client.get("/api/v1/stats").json() == jsonable.stats(catalog.stats())
+
+
 def test_openapi_describes_every_route_and_its_errors(client: TestClient) -> None:
     described = client.get("/openapi.json").json()["paths"]
     assert set(described) == {
@@ -422,6 +434,39 @@ def test_bytes_that_are_no_picture_are_never_sent(client: TestClient, kind: str)
     assert "alert(1)" not in answer.text
 
 
+@pytest.mark.parametrize("kind", ["picture", "thumbnail"])
+def test_files_that_can_not_be_shown_are_not_read(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(FolderSource, "read", lambda *_: pytest.fail("it was read"))
+    answer = client.get(f"/{kind}/{ids(client)['d.jpg']}")
+    assert error(answer, 415)["message"] == "begins with b'<script>'"
+
+
+@pytest.mark.parametrize("kind", ["picture", "thumbnail"])
+def test_pictures_above_the_limits_are_refused(
+    catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setenv("VISTADEX_MAX_PIXELS", "1000")
+    few_pixels = TestClient(create_app(catalog, tmp_path / "a"), base_url="http://localhost")
+    answer = few_pixels.get(f"/{kind}/{ids(few_pixels)['c.tif']}")
+    assert "more than the limit" in error(answer, 415)["message"]
+    monkeypatch.setenv("VISTADEX_MAX_FILE_BYTES", "100")
+    monkeypatch.setattr(FolderSource, "read", lambda *_: pytest.fail("it was read"))
+    few_bytes = TestClient(create_app(catalog, tmp_path / "b"), base_url="http://localhost")
+    answer = few_bytes.get(f"/{kind}/{ids(few_bytes)['a.jpg']}")
+    assert "more than the limit of 100" in error(answer, 415)["message"]
+
+
+def test_the_cache_folder_may_go_while_serving(client: TestClient, tmp_path: Path) -> None:
+    found = ids(client)
+    for name in ("a.jpg", "b.png"):
+        assert client.get(f"/thumbnail/{found[name]}").status_code == 200
+        shutil.rmtree(tmp_path / "cache")
+    assert client.get(f"/thumbnail/{found['a.jpg']}").status_code == 200
+    assert len([path for path in (tmp_path / "cache").rglob("*") if path.is_file()]) == 1
+
+
 def test_a_source_that_is_gone_breaks_no_page(client: TestClient, folder: Path) -> None:
     found = ids(client)
     folder.rename(folder.with_name("elsewhere"))
@@ -519,8 +564,19 @@ def test_static_files_lead_nowhere_else(client: TestClient) -> None:
 
 def test_every_class_link_finds_that_class(client: TestClient) -> None:
     for name in ("dog", "traffic light", "t-shirt", "-minus"):
-        page = client.get(queries.class_href(name), headers=HTML)
+        href = queries.class_href(name)
+        assert href is not None
+        page = client.get(href, headers=HTML)
         assert page.status_code == 200, name
+
+
+def test_a_class_that_no_query_can_name_is_text(client: TestClient) -> None:
+    name = "with &#34;quotes&#34;"
+    for path in ("/classes", f"/image/{ids(client)['e <b>.webp']}"):
+        assert f"<a>{name}</a>" in client.get(path, headers=HTML).text
+    page = client.get("/?q=with+quotes", headers=HTML).text
+    assert name in page
+    assert "/?q=%22with" not in page
 
 
 def test_two_pictures_of_one_place_have_two_links(client: TestClient) -> None:

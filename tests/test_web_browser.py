@@ -14,7 +14,15 @@ import numpy as np
 import pytest
 import uvicorn
 from PIL import Image
-from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    Locator,
+    Page,
+    Route,
+    expect,
+    sync_playwright,
+)
 
 from vistadex.catalog import Catalog, writing
 from vistadex.records import Analyzer, Detections, Failure, Outcome
@@ -209,6 +217,23 @@ def test_autocomplete_by_keyboard_after_an_operator(page: Page, server: str) -> 
     page.keyboard.press("Enter")
     page.wait_for_url("**/?q=dog+%26+traffic+light")
     expect(page.locator(".tile")).to_have_count(3)
+
+
+def test_autocomplete_recovers_from_a_failed_answer(context: BrowserContext, server: str) -> None:
+    page, answers = context.new_page(), [500, 200]
+
+    def answer(route: Route) -> None:
+        if answers.pop(0) == 500:
+            route.fulfill(status=500, body='{"error": {}}')
+        else:
+            route.continue_()
+
+    page.route("**/api/v1/classes?*", answer)
+    page.goto(server)
+    with page.expect_response("**/api/v1/classes?*"):
+        page.keyboard.type("d")
+    page.keyboard.type("o")
+    expect(page.get_by_role("option")).to_have_text(["dog 150", "donut 15", "hot dog 5"])
 
 
 def test_autocomplete_by_mouse_after_a_minus(page: Page, server: str) -> None:

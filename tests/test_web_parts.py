@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ from starlette.testclient import TestClient
 
 from vistadex.catalog import Catalog, writing
 from vistadex.errors import QueryError, UsageError
-from vistadex.grammar import parse
+from vistadex.grammar import Term, parse
 from vistadex.records import Analyzer, Detections, ImageEntry, Outcome
 from vistadex.web import app as web_app
 from vistadex.web import create_app, queries
@@ -35,6 +36,39 @@ def test_the_cache_removes_the_oldest_at_its_bound(tmp_path: Path) -> None:
     assert 1 <= len(kept) <= 10
     assert kept == list(range(15 - len(kept), 15))
     assert not list(tmp_path.rglob("*.part"))
+
+
+def test_a_cache_folder_may_vanish_while_it_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("01ff", "02ff", "03ff"):
+        Cache(tmp_path).put(name, b"old")
+    cache, stat = Cache(tmp_path), Path.stat
+
+    def vanish(path: Path, **how: bool) -> os.stat_result:
+        if path.name == "ff":
+            shutil.rmtree(tmp_path, ignore_errors=True)
+        return stat(path, **how)
+
+    with monkeypatch.context() as while_counting:
+        while_counting.setattr(Path, "stat", vanish)
+        cache.put("04ff", b"new")
+    assert cache.get("04ff") is None
+    cache.put("05ff", b"new")
+    assert cache.get("05ff") == b"new"
+
+
+def test_what_can_not_be_removed_from_the_cache_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(13, "not permitted", str(path))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    cache = Cache(tmp_path, max_bytes=10)
+    for name in ("01ff", "02ff"):
+        cache.put(name, bytes(10))
+        assert cache.get(name) == bytes(10)
 
 
 def test_a_cache_folder_that_cannot_be_made_is_said_at_once(tmp_path: Path) -> None:
@@ -92,11 +126,22 @@ def test_a_taken_port_is_said_with_the_cure() -> None:
         'source:"my photos" model:yolox',
         '"a & b">2 score>0.123456',
         '"source:x" -"score>1"',
+        '"test score">=2 & "score">1 -"high score" score>0.5',
     ],
 )
 def test_a_query_written_again_asks_the_same(text: str) -> None:
     query = parse(text)
     assert parse(queries.query_text(query)) == query
+
+
+@pytest.mark.parametrize("name", ["score", "test score", "score board", "highscore", "Score"])
+def test_a_class_keeps_its_name_before_a_count(name: str) -> None:
+    assert parse(f"{queries.class_text(name)}>=2").terms == (Term(name, 2),)
+
+
+def test_a_class_with_a_quote_has_no_link() -> None:
+    assert queries.class_href('12" disk') is None
+    assert queries.class_href("hot dog") == "/?q=hot+dog"
 
 
 def test_a_chip_takes_one_part_away() -> None:

@@ -230,11 +230,13 @@ def find_image(catalog: Catalog, image: str) -> IndexedImage:
 @app.command()
 def classes(catalog: CatalogOption = None, json_: JsonOption = False) -> None:
     """List the classes that were found, with how many images and boxes have them."""
+    from vistadex import jsonable
+
     with open_catalog(catalog) as opened:
         found = opened.classes()
     for one in found:
         if json_:
-            out_json({"class": one.class_name, "images": one.images, "boxes": one.boxes})
+            out_json(jsonable.class_count(one))
         else:
             out(f"{one.images:>10,} images {one.boxes:>10,} boxes  {one.class_name}")
 
@@ -247,6 +249,8 @@ def errors(
     json_: JsonOption = False,
 ) -> None:
     """List the images that could not be analyzed, and why."""
+    from vistadex import jsonable
+
     with open_catalog(catalog) as opened:
         number = after = 0
         while not limit or number < limit:
@@ -255,7 +259,7 @@ def errors(
             )
             for bad in page:
                 if json_:
-                    out_json(asdict(bad))
+                    out_json(jsonable.bad_image(bad))
                 else:
                     out(f"{bad.reason:<13} {bad.uri}: {bad.message}")
             if not page:
@@ -267,10 +271,12 @@ def errors(
 @app.command()
 def stats(catalog: CatalogOption = None, json_: JsonOption = False) -> None:
     """Say what is in the catalog: images, sources, models, failures."""
+    from vistadex import jsonable
+
     with open_catalog(catalog) as opened:
         known = opened.stats()
     if json_:
-        out_json({"catalog": opened.location, **asdict(known)})
+        out_json({"catalog": opened.location, **jsonable.stats(known)})
         return
     out(
         f"{opened.place}: {known.images:,} images, {known.boxes:,} boxes, {known.classes:,} classes"

@@ -70,6 +70,8 @@ _PILLOW_ERRORS = (
 )
 """What Pillow's format classes are known to raise for damaged files."""
 _lifting = threading.Lock()
+_PILLOW_LIMIT = Image.MAX_IMAGE_PIXELS
+"""Pillow's limit at first: while it is lifted for one picture, another thread can't see it."""
 
 
 def decode(
@@ -230,8 +232,8 @@ def _decode_other(data: bytes, name: str, max_pixels: int) -> DecodedImage:
 @contextmanager
 def _pillow_takes(size_wh: tuple[int, int]) -> Iterator[None]:
     """Within it Pillow's process-wide limit does not stand before a picture of this size."""
-    limit = Image.MAX_IMAGE_PIXELS
-    if limit is None or size_wh[0] * size_wh[1] <= limit:
+    limits = (limit for limit in (_PILLOW_LIMIT, Image.MAX_IMAGE_PIXELS) if limit is not None)
+    if all(size_wh[0] * size_wh[1] <= limit for limit in limits):
         yield
         return
     with _lifting:

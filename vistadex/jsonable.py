@@ -173,28 +173,32 @@ def image(found: catalog.IndexedImage) -> Image:
     }
 
 
+def class_count(one: catalog.ClassCount) -> ClassCount:
+    """A class with its counts."""
+    return {"class": one.class_name, "images": one.images, "boxes": one.boxes}
+
+
 def class_list(classes: Sequence[catalog.ClassCount], total: int) -> ClassList:
     """Classes with their counts; total is how many there are beside these."""
-    rows: list[ClassCount] = [
-        {"class": one.class_name, "images": one.images, "boxes": one.boxes} for one in classes
-    ]
-    return {"total": total, "classes": rows}
+    return {"total": total, "classes": [class_count(one) for one in classes]}
+
+
+def bad_image(bad: catalog.BadImage) -> BadImage:
+    """An image without results, and why."""
+    return {
+        "id": bad.id,
+        "uri": bad.uri,
+        "reason": bad.reason,
+        "message": bad.message,
+        "size_bytes": bad.size_bytes,
+    }
 
 
 def error_list(
     images: Sequence[catalog.BadImage], failures: Mapping[str, int], following: int | None
 ) -> ErrorList:
     """A page of bad images; following is the id to go on behind."""
-    rows: list[BadImage] = [
-        {
-            "id": one.id,
-            "uri": one.uri,
-            "reason": one.reason,
-            "message": one.message,
-            "size_bytes": one.size_bytes,
-        }
-        for one in images
-    ]
+    rows = [bad_image(one) for one in images]
     return {"failures": dict(failures), "images": rows, "next": following}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from vistadex.errors import ModelError
@@ -119,6 +120,8 @@ class ModelAnalyzer:
         elif card.task == "classifier":
             values["max_classes"] = options.max_classes
         unused = {"crop"} if card.input.letterbox else {"pad_value", "stride"}
+        if card.task != "embedder":
+            values["classes"] = sha256("\n".join(card.classes).encode()).hexdigest()[:12]
         values["preprocessing"] = {
             key: list(value) if isinstance(value, tuple) else value
             for key, value in how.items()
@@ -142,13 +145,13 @@ class ModelAnalyzer:
         from vistadex.models.preprocessing import Preprocessor
 
         card, options = self.file.card, self.options
-        cuda = sessions.on_cuda(options.device)
         if shared:
             session = sessions.shared_session(self.file.path, self.sha256, options.device)
         else:
             session = sessions.open_session(self.file.path)
         head = lookup(HEADS, card.head, "model head")()
         network.check_session(session, card, head, place)
+        cuda = sessions.runs_on_cuda(session)
         count = network.batch_size(session, options.batch_size, cuda=cuda, place=place)
         preprocessor = Preprocessor(card.input, self.size_wh, rectangular=self.rectangular)
         running = network.Network(session, preprocessor, count, place)

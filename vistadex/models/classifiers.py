@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from vistadex.models.heads import Shape, VectorHead
-from vistadex.models.network import Network
+from vistadex.models.network import Network, check_finite
 from vistadex.records import Classification, DecodedImage, FloatArray, Result
 
 
@@ -51,10 +51,14 @@ class Classifier:
         self._network, self._head, self._max_classes = network, head, max_classes
 
     def analyze(self, images: Sequence[DecodedImage]) -> list[Result]:
-        """The best classes of each image, in the order of the images."""
+        """The best classes of each image, in the order of the images.
+
+        Raises: ModelError if a score is not finite.
+        """
         found: dict[int, Result] = {}
         for index, _, tensors in self._network.run(images):
             scores = self._head.decode(tensors[0].reshape(-1))
+            check_finite("scores", scores)
             best = np.argsort(-scores, kind="stable")[: self._max_classes]
             found[index] = Classification(np.clip(scores[best], 0, 1), best)
         return [found[i] for i in range(len(images))]

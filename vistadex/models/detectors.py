@@ -16,7 +16,7 @@ import numpy as np
 from vistadex.boxes import clip, cxcywh_to_xyxy
 from vistadex.errors import ModelError
 from vistadex.models.heads import Candidates, DetectorHead, Shape
-from vistadex.models.network import Network, Output
+from vistadex.models.network import Network, Output, check_finite
 from vistadex.records import DecodedImage, Detections, FloatArray, IntArray, Result
 
 _MAX_EXPONENT = np.float32(20)
@@ -129,7 +129,10 @@ class Detector:
         self._min_score, self._nms_iou, self._max_boxes = min_score, nms_iou, max_boxes
 
     def analyze(self, images: Sequence[DecodedImage]) -> list[Result]:
-        """The boxes of each image, in the order of the images."""
+        """The boxes of each image, in the order of the images.
+
+        Raises: ModelError if the output holds NaN, a box that is not finite or an unknown class.
+        """
         found: dict[int, Result] = {}
         for output in self._network.run(images):
             found[output.image] = self._detections(output, images[output.image])
@@ -137,15 +140,20 @@ class Detector:
 
     def _detections(self, output: Output, image: DecodedImage) -> Detections:
         placement = output.placement
+        # A head drops NaN as below its score: a broken network would seem to find nothing.
+        if any(np.isnan(tensor.min()) for tensor in output.tensors if tensor.size):
+            raise ModelError("the output holds NaN; the model or its card is bad")
         candidates = self._head.decode(output.tensors, placement.canvas_wh, self._min_score)
+        check_finite("boxes or scores", candidates.boxes_xyxy, candidates.scores)
         kept = self._kept(candidates)
         boxes = placement.to_image(candidates.boxes_xyxy[kept], image.width, image.height)
         boxes = clip(boxes, image.width, image.height)
         inside = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
         class_ids = candidates.class_ids[kept][inside]
-        if len(class_ids) and class_ids.max() >= self._class_count:
+        unknown = class_ids[(class_ids < 0) | (class_ids >= self._class_count)]
+        if len(unknown):
             raise ModelError(
-                f"class {class_ids.max()} in the output, the card names {self._class_count}"
+                f"class {unknown[0]} in the output, the card names {self._class_count}"
             )
         scores = np.minimum(candidates.scores[kept][inside], np.float32(1))
         return Detections(boxes[inside], scores, class_ids.astype(np.int64))

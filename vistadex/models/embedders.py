@@ -9,7 +9,7 @@ import numpy as np
 
 from vistadex.models.classifiers import vector_length
 from vistadex.models.heads import Shape, VectorHead
-from vistadex.models.network import Network
+from vistadex.models.network import Network, check_finite
 from vistadex.records import DecodedImage, Embedding, FloatArray, Result
 
 
@@ -38,8 +38,13 @@ class Embedder:
         self._network, self._head = network, head
 
     def analyze(self, images: Sequence[DecodedImage]) -> list[Result]:
-        """The vector of each image, in the order of the images."""
+        """The vector of each image, in the order of the images.
+
+        Raises: ModelError if one is not finite.
+        """
         found: dict[int, Result] = {}
         for index, _, tensors in self._network.run(images):
-            found[index] = Embedding(self._head.decode(tensors[0].reshape(-1)))
+            vector = self._head.decode(tensors[0].reshape(-1))
+            check_finite("values", vector)
+            found[index] = Embedding(vector)
         return [found[i] for i in range(len(images))]

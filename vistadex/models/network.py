@@ -79,6 +79,15 @@ class Network:
         return block.reshape(count, 3, height, width)
 
 
+def check_finite(what: str, *arrays: FloatArray) -> None:
+    """Refuses what can't be compared, sorted or stored.
+
+    Raises: ModelError if an array holds NaN or an infinity.
+    """
+    if not all(np.isfinite(array).all() for array in arrays):
+        raise ModelError(f"the output has {what} that are not finite; the model or its card is bad")
+
+
 def check_session(session: Any, card: ModelCard, head: Head, place: str) -> None:
     """Finds out whether a session agrees with its card.
 

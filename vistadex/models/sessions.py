@@ -31,6 +31,8 @@ _lock = threading.Lock()
 def shared_session(path: Path, sha256: str, device: str) -> Any:
     """The process's session for a file on a device.
 
+    With device auto, CUDA that does not start is a warning, and the session runs on the CPU.
+
     Raises: ModelError if ONNX Runtime refuses the file or lacks the device.
     """
     cuda = on_cuda(device)
@@ -39,7 +41,20 @@ def shared_session(path: Path, sha256: str, device: str) -> Any:
         if key not in _sessions:
             _check_bytes(path, sha256)
             _sessions[key] = open_session(path, cuda=cuda, required=device == "cuda")
-        return _sessions[key]
+        session = _sessions[key]
+    if device == "cuda":
+        _check_cuda(session, path)
+    return session
+
+
+def runs_on_cuda(session: Any) -> bool:
+    """Whether a session got CUDA, which ONNX Runtime may have and this machine not."""
+    return CUDA in session.get_providers()
+
+
+def _check_cuda(session: Any, place: Path | str) -> None:
+    if not runs_on_cuda(session):
+        raise ModelError(f"{place}: device cuda: CUDA does not start on this machine")
 
 
 def _check_bytes(path: Path, sha256: str) -> None:
@@ -84,9 +99,9 @@ def open_session(path: Path | bytes, *, cuda: bool = False, required: bool = Fal
     except ORT_ERRORS as error:
         raise ModelError(f"{place}: ONNX Runtime can't use the file: {_reason(error)}") from error
     session.disable_fallback()
-    if cuda and CUDA not in session.get_providers():
-        if required:
-            raise ModelError(f"{place}: device cuda: CUDA does not start on this machine")
+    if required:
+        _check_cuda(session, place)
+    if cuda and not runs_on_cuda(session):
         logging.getLogger(__name__).warning("CUDA does not start on this machine; using the CPU")
     return session
 

@@ -35,7 +35,7 @@ _UNNAMEABLE = re.compile(r"(^|/)(\.\.?)?(/|$)|[\x00-\x1f\x7f]")
 class S3Source(Source):
     """The objects below `s3://bucket/prefix`. Nothing is asked of the store until the first use."""
 
-    read_ahead = 16
+    read_ahead = 8
     read_timeout_s: float = 30
     """How long a store may send nothing."""
 

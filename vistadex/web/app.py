@@ -33,7 +33,7 @@ def create_app(
     Args:
         cache_folder: where thumbnails are kept; may be emptied at any time.
         hosts: names under which it answers; None for any.
-    Raises: UsageError if the cache folder can't be made.
+    Raises: UsageError if the cache folder can't be made or a setting can't be read.
     """
     shown = pictures.Pictures(catalog, Cache(cache_folder))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 from vistadex.errors import UsageError
@@ -44,7 +45,10 @@ class Cache:
             return None
 
     def put(self, name: str, data: bytes) -> None:
-        """Keeps bytes under a hexadecimal name. A full disk is logged once, not raised."""
+        """Keeps bytes under a hexadecimal name. A full disk is logged once, not raised.
+
+        The folder may be removed at any time: it is made again.
+        """
         path = self._path(name)
         part = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.part")
         try:
@@ -52,7 +56,8 @@ class Cache:
             part.write_bytes(data)
             part.replace(path)
         except OSError as error:
-            part.unlink(missing_ok=True)
+            with suppress(OSError):
+                part.unlink()
             if not self._warned:
                 log.warning("%s: %s; thumbnails are not kept", self.folder, error.strerror)
             self._warned = True
@@ -69,24 +74,23 @@ class Cache:
         return self.folder / name[:2] / name[2:]
 
     def _files(self) -> list[tuple[int, int, Path]]:
-        """Time, size and path of every file; those that vanish meanwhile are left out."""
+        """Time, size and path of every file; what vanishes meanwhile is left out."""
         found = []
-        for folder in self.folder.glob("*/"):
-            for path in folder.iterdir():
-                try:
+        for folder, _, names in os.walk(self.folder):
+            for path in (Path(folder, name) for name in names):
+                with suppress(OSError):
                     known = path.stat()
-                except OSError:
-                    continue
-                found.append((known.st_mtime_ns, known.st_size, path))
+                    found.append((known.st_mtime_ns, known.st_size, path))
         return found
 
     def _remove_oldest(self) -> int:
-        """Returns how many bytes are left."""
+        """Returns how many bytes are left; a file that can't be removed counts on."""
         files = sorted(self._files())
         total = sum(size for _, size, _ in files)
         for _, size, path in files:
             if total <= self.max_bytes * _KEPT:
                 break
-            path.unlink(missing_ok=True)
-            total -= size
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+                total -= size
         return total

@@ -108,7 +108,7 @@ def docs(request: Request) -> Response:
 def problem(request: Request, status: int, message: str, suggestions: list[str]) -> Response:
     """The page of an error: what is wrong, the query kept, and what may have been meant."""
     text = request.query_params.get("q", "")[: api.MAX_TEXT]
-    texts = [queries.corrected(text, name) for name in suggestions]
+    texts = [queries.corrected(text, name) for name in suggestions if queries.can_name(name)]
     links = [(one, queries.query_href(one)) for one in texts]
     title = TITLES.get(status, "This did not work")
     asked = Asked(q=text)

@@ -15,8 +15,10 @@ from fastapi import Query, Request
 from fastapi.responses import Response
 from PIL import Image
 
+from vistadex import settings
 from vistadex.catalog import Catalog, IndexedImage
 from vistadex.decoding import decode, encode_jpeg, format_of
+from vistadex.errors import DecodingError
 from vistadex.records import DecodedImage
 from vistadex.sources import Content, Source, open_source
 from vistadex.web import problems
@@ -28,6 +30,8 @@ THUMBNAIL_WIDTH = 1024
 """A panorama is thumbed to this width instead."""
 MAX_SIDE = 8192
 """Of a picture encoded anew, because browsers do not show its own format."""
+UNREAD_REASONS = frozenset({"not_an_image", "too_large"})
+"""Files that failed so may be of any size, and their pictures can't be shown."""
 MAX_READS = 8
 MAX_DECODES = 2
 
@@ -80,6 +84,8 @@ class Pictures:
     def __init__(self, catalog: Catalog, cache: Cache) -> None:
         self._catalog = catalog
         self._cache = cache
+        self._max_pixels = settings.value("max_pixels", None, int)
+        self._max_file_bytes = settings.value("max_file_bytes", None, int)
         self._threads = ThreadPoolExecutor(MAX_READS, "pictures")
         self._decoding = threading.Semaphore(MAX_DECODES)
         self._lock = threading.Lock()
@@ -106,7 +112,8 @@ class Pictures:
     def original(self, id: int, known_tags: str = "") -> Picture:
         """The picture as its source has it, or as JPEG where browsers do not show its format.
 
-        Raises: NotFoundError, SourceError; DecodingError if it is of no picture format.
+        Raises: NotFoundError, SourceError; DecodingError if it is of no picture format or too
+            large.
         """
         image = self._catalog.image(id)
         tag = picture_tag(image.uri, image.version)
@@ -118,7 +125,8 @@ class Pictures:
         if media_type:
             return Picture(content.data, media_type, tag)
         with self._decoding:
-            return Picture(_jpeg(decode(content.data), MAX_SIDE, MAX_SIDE, 92), "image/jpeg", tag)
+            decoded = decode(content.data, max_pixels=self._max_pixels)
+            return Picture(_jpeg(decoded, MAX_SIDE, MAX_SIDE, 92), "image/jpeg", tag)
 
     def thumbnail(self, id: int, known_tags: str = "") -> Picture:
         """The picture as a JPEG of at most THUMBNAIL_WIDTH x THUMBNAIL_HEIGHT.
@@ -156,13 +164,26 @@ class Pictures:
         content = self._read(image)
         with self._decoding:
             long, short = _needed(image)
-            decoded = decode(content.data, min_long_side=long, min_short_side=short)
+            decoded = decode(
+                content.data,
+                min_long_side=long,
+                min_short_side=short,
+                max_pixels=self._max_pixels,
+            )
             data = _jpeg(decoded, THUMBNAIL_WIDTH, THUMBNAIL_HEIGHT, 82)
         if content.version == image.version:
             self._cache.put(name, data)
         return Picture(data, "image/jpeg", picture_tag(image.uri, content.version))
 
     def _read(self, image: IndexedImage) -> Content:
+        if image.status == "failed" and image.reason in UNREAD_REASONS:
+            raise DecodingError(image.reason, image.error or image.reason)
+        if image.size_bytes > self._max_file_bytes:
+            raise DecodingError(
+                "too_large",
+                f"{image.uri}: {image.size_bytes} bytes, more than the limit of "
+                f"{self._max_file_bytes}; raise the setting max_file_bytes",
+            )
         with self._lock:
             source = self._sources.get(image.source)
         if source is None:

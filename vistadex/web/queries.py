@@ -15,7 +15,8 @@ from vistadex.web.api import USUAL_LIMIT, Asked
 
 T = TypeVar("T")
 _WORD = r'(?!-|source:|model:)[^\s&|"<>]+'
-_PLAIN = re.compile(f"{_WORD}(?: {_WORD})*")
+_PLAIN = re.compile(rf"(?!(?:.* )?score$){_WORD}(?: {_WORD})*")
+"""Behind a last word `score`, a count would be read as a limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,11 @@ class Chip:
 
     label: str
     href: str
+
+
+def can_name(name: str) -> bool:
+    """Whether a query can name a class: the grammar has no way to write a quote."""
+    return '"' not in name
 
 
 def class_text(name: str) -> str:
@@ -69,9 +75,9 @@ def query_href(text: str) -> str:
     return "/?" + urlencode({"q": text})
 
 
-def class_href(name: str) -> str:
-    """The search for one class."""
-    return query_href(class_text(name))
+def class_href(name: str) -> str | None:
+    """The search for one class; None where no query can name it."""
+    return query_href(class_text(name)) if can_name(name) else None
 
 
 def chips(asked: Asked) -> list[Chip]:

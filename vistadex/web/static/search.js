@@ -7,11 +7,23 @@ let known; // promise of {total, classes}
 let active = -1;
 let asked = 0;
 
-const get = (query) => fetch('/api/v1/classes?' + new URLSearchParams(query)).then((answer) => answer.json());
+async function get(query) {
+  const answer = await fetch('/api/v1/classes?' + new URLSearchParams(query));
+  if (!answer.ok) throw new Error(answer.statusText);
+  return answer.json();
+}
+
+// Every class, or the first ALL. What failed is asked for again at the next letter.
+function everything() {
+  known ??= get({ limit: ALL }).catch((error) => {
+    known = undefined;
+    throw error;
+  });
+  return known;
+}
 
 async function matches(prefix) {
-  known ??= get({ limit: ALL });
-  const { total, classes } = await known;
+  const { total, classes } = await everything();
   if (total > ALL) return (await get({ prefix, limit: SHOWN })).classes;
   const wanted = prefix.toLowerCase();
   const names = classes.map((one) => [one, one.class.toLowerCase()]);
@@ -39,7 +51,8 @@ async function suggest() {
   const here = atCaret();
   const turn = ++asked;
   if (!here?.word) return close();
-  const found = await matches(here.word).catch(() => []);
+  const all = await matches(here.word).catch(() => []);
+  const found = all.filter((one) => !one.class.includes('"')); // no query can name such a class
   if (turn !== asked || document.activeElement !== box) return;
   list.replaceChildren(...found.map((one, i) => {
     const item = document.createElement('li');
@@ -66,7 +79,7 @@ function mark(i) {
 }
 
 const quoted = (name) =>
-  /["&|<>]|^-|\s-|(^|\s)(source|model):|^\s|\s$|\s\s/.test(name) ? `"${name}"` : name;
+  /["&|<>]|^-|\s-|(^|\s)((source|model):|score$)|^\s|\s$|\s\s/.test(name) ? `"${name}"` : name;
 
 function take(name) {
   const { head } = atCaret() ?? { head: '' };
@@ -79,7 +92,7 @@ function take(name) {
 }
 
 box.addEventListener('input', suggest);
-box.addEventListener('focus', () => { known ??= get({ limit: ALL }).catch(() => (known = undefined)); }, { once: true });
+box.addEventListener('focus', () => everything().catch(() => {}), { once: true });
 box.addEventListener('blur', () => { asked++; close(); });
 box.addEventListener('keydown', (event) => {
   const open = !list.hidden;
