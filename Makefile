@@ -23,7 +23,6 @@ demo: $(VENV)/.installed-demo  ## index photographs (PHOTOS=folder, DETECTOR=fil
 	  \( -name '*.jpg' -o -name '*.png' \) -exec cp {} .demo/photos/ \;
 	$(BIN)/vistadex index "$(or $(PHOTOS),.demo/photos)" --detector demo-detector
 	$(BIN)/vistadex classes
-	$(BIN)/vistadex search --limit 5
 	$(BIN)/vistadex serve
 
 test: $(VENV)/.installed-dev $(VENV)/.debian  ## every test

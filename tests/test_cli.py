@@ -277,6 +277,7 @@ def test_without_a_terminal_progress_is_lines(
 def test_on_a_terminal_progress_is_a_bar(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     with cli.progress_bar() as progress:
         progress.update(listed=10, listing=False, done=5, failed=0)

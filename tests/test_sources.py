@@ -13,6 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -432,7 +433,13 @@ def test_ctrl_c_ends_a_program_whose_reads_hang() -> None:
         "list(read_images(Hanging(), [ImageEntry(f'{i}.jpg', 9, '') for i in range(9)]))\n"
     )
     command = [sys.executable, "-c", code]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as program:
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # A shell that starts the tests in the background has them ignore Ctrl-C.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    ) as program:
         assert program.stdout is not None
         assert program.stdout.readline() == b"reading\n"
         time.sleep(0.2)

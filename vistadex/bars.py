@@ -14,6 +14,12 @@ REFRESHES_PER_S = 4
 LINE_EVERY_S = 10.0
 
 
+def can_redraw() -> bool:
+    """Whether stderr is a terminal on which a line can be drawn again."""
+    console = Console(stderr=True)
+    return console.is_terminal and not console.is_dumb_terminal
+
+
 class Speed:
     """Images per second over the whole run, and what remains of it."""
 

@@ -126,7 +126,7 @@ def print_summary(summary: Summary) -> None:
     if summary.vanished:
         gone = "removed from the catalog" if summary.pruned else "gone from the source"
         parts.append(f"{summary.vanished:,} {gone}")
-    memory = summary.peak_rss_bytes / 2**20
+    memory = summary.peak_rss_bytes / 1e6
     out(
         f"{summary.images:,} images in {summary.seconds:.1f} s: {', '.join(parts)}; {memory:.0f} MB"
     )
@@ -139,9 +139,9 @@ def print_summary(summary: Summary) -> None:
 @contextmanager
 def progress_bar() -> Iterator[Progress]:
     """A bar on a terminal's stderr, a line every ten seconds elsewhere."""
-    from vistadex.bars import Bar, Lines
+    from vistadex.bars import Bar, Lines, can_redraw
 
-    with Bar() if sys.stderr.isatty() else Lines() as progress:
+    with Bar() if can_redraw() else Lines() as progress:
         yield progress
 
 
@@ -185,7 +185,7 @@ def result_line(result: SearchResult) -> str:
     )
     score = f"{result.score:.3f}" if result.matched else "     "
     gone = "  (vanished)" if result.image.status == "vanished" else ""
-    return f"{score}  {result.image.uri}{gone}  [{found}]"
+    return f"{score}  {result.image.uri}{gone}" + (f"  [{found}]" if found else "")
 
 
 @app.command()
