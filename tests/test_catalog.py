@@ -185,6 +185,21 @@ def test_a_full_disk_is_an_error_that_loses_nothing(place: str) -> None:
     catalog.close()
 
 
+def test_a_catalog_that_cannot_be_written_is_an_error_with_the_cure(place: str) -> None:
+    catalog = Catalog(place, create=True)
+    commit(catalog, [outcome("a.jpg", [(0, 0.5)])])
+    catalog.close()
+
+    @sa.event.listens_for(catalog.engine, "connect")
+    def _read_only(connection: sqlite3.Connection, _: object) -> None:
+        connection.execute("PRAGMA query_only=ON")
+
+    with pytest.raises(CatalogError, match="can't be written; check its permissions"):
+        commit(catalog, [outcome("b.jpg", [(0, 0.5)])])
+    assert catalog.stats().images == 1
+    catalog.close()
+
+
 def test_readers_are_not_blocked_by_a_writer(place: str) -> None:
     catalog = Catalog(place, create=True)
     commit(catalog, [outcome("a.jpg", [(0, 0.5)])])

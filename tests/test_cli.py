@@ -263,9 +263,9 @@ def test_help_is_quick_and_loads_nothing_heavy() -> None:
 def test_without_a_terminal_progress_is_lines(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from vistadex import bars
+    from vistadex import progress as module
 
-    monkeypatch.setattr(bars, "LINE_EVERY_S", 0.0)
+    monkeypatch.setattr(module, "LINE_EVERY_S", 0.0)
     with cli.progress_bar() as progress:
         progress.update(listed=10, listing=True, done=5, failed=1)
         progress.update(listed=10, listing=False, done=10, failed=1)

@@ -424,7 +424,7 @@ def test_shards_begin_small_grow_and_end_small() -> None:
     entries = [ImageEntry(f"{i}", 1, "v") for i in range(2000)]
     parts = list(cut(pages_of(entries), threads=2))
     sizes = [len(part) for part in parts]
-    assert sizes[:4] == [8, 16, 32, 64]
+    assert sizes[:20] == [5] * 4 + [10] * 4 + [20] * 4 + [40] * 4 + [64] * 4
     assert max(sizes) == 64
     assert sizes[-1] <= 8
     assert [entry for part in parts for entry in part] == entries

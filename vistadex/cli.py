@@ -9,8 +9,8 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 import typer
 
 from vistadex.errors import NotFoundError, UsageError, VistadexError
+from vistadex.progress import Lines
 
 if TYPE_CHECKING:
+    from vistadex.bars import Bar
     from vistadex.catalog import Catalog, IndexedImage, SearchResult
     from vistadex.indexing import Summary
     from vistadex.models import ModelFile, ModelStore
-    from vistadex.progress import Progress
 
 app = typer.Typer(
     help="Index a folder or bucket of photographs and search it by what is in them.",
@@ -136,13 +137,14 @@ def print_summary(summary: Summary) -> None:
         say("`vistadex errors` says which and why; `--only failed` tries them again")
 
 
-@contextmanager
-def progress_bar() -> Iterator[Progress]:
-    """A bar on a terminal's stderr, a line every ten seconds elsewhere."""
-    from vistadex.bars import Bar, Lines, can_redraw
+def progress_bar() -> Bar | Lines:
+    """A bar on a terminal's stderr, a line every ten seconds elsewhere, without importing Rich."""
+    if sys.stderr.isatty():
+        from vistadex.bars import Bar, can_redraw
 
-    with Bar() if can_redraw() else Lines() as progress:
-        yield progress
+        if can_redraw():
+            return Bar()
+    return Lines()
 
 
 @app.command()

@@ -12,7 +12,7 @@ from vistadex.errors import DecodingError
 from vistadex.records import Analyzer, DecodedImage, Failure, ImageEntry, Model, Outcome, Result
 from vistadex.sources import Source, open_source, read_images
 
-FIRST_SHARD = 8
+FIRST_SHARD = 5
 """Images in the first shards: the first results are committed within a moment."""
 LARGEST_SHARD = 64
 """Images in a shard once the run is under way: half a second of work for a thread."""
@@ -123,7 +123,7 @@ def cut(
 
     A page's entries are given before the page after the next is drawn, however few they are.
     """
-    size = first
+    size, given = first, 0
     page = next(pages, None)
     while page is not None:
         following = next(pages, None)
@@ -136,5 +136,7 @@ def cut(
                 taken.append(waiting.popleft())
                 weight += taken[-1].size_bytes
             yield tuple(taken)
-            size = min(LARGEST_SHARD, size * 2)
+            given += 1
+            if given % (2 * threads) == 0:
+                size = min(LARGEST_SHARD, size * 2)
         page = following
