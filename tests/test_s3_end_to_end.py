@@ -59,6 +59,11 @@ def test_the_page_shows_pictures_of_a_bucket(bucket: Any, tmp_path: Path) -> Non
             thumbnail = client.get(f"/thumbnail/{result['id']}")
             assert (thumbnail.status_code, thumbnail.headers["content-type"]) == (200, "image/jpeg")
             assert client.get(f"/picture/{result['id']}").content == scene_jpeg([RED])
+        bucket.Object("photos/a b.jpg").delete()
+        gone = next(one["id"] for one in results if one["uri"].endswith("a b.jpg"))
+        answer = client.get(f"/picture/{gone}")
+        assert (answer.status_code, answer.json()["error"]["type"]) == (404, "SourceMissingError")
+        assert client.get(f"/thumbnail/{gone}").status_code == 200  # from the cache
 
 
 def command(*arguments: str, cwd: Path, **environment: str) -> "subprocess.CompletedProcess[str]":

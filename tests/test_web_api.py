@@ -6,7 +6,6 @@ import io
 import json
 import os
 import shutil
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -18,7 +17,6 @@ from typing import Any, cast
 import httpx2 as httpx
 import numpy as np
 import pytest
-import uvicorn
 from PIL import Image
 from starlette.testclient import TestClient
 
@@ -27,11 +25,9 @@ from vistadex.catalog import Catalog, writing
 from vistadex.records import Analyzer, Detections, Failure, Outcome
 from vistadex.sources import open_source
 from vistadex.sources.folder import FolderSource
-from vistadex.web import app as web_app
 from vistadex.web import create_app, queries
 from vistadex.web.cache import Cache
 from vistadex.web.pictures import Pictures
-from vistadex.web.totals import Totals
 
 CLASSES = ("dog", "cat", "traffic light", "t-shirt", "-minus", 'with "quotes"', "person")
 HTML = {"Accept": "text/html"}
@@ -585,74 +581,3 @@ def test_two_pictures_of_one_place_have_two_links(client: TestClient) -> None:
     assert len(set(links)) == 4
     for link in links:
         assert "immutable" in client.get(f"/thumbnail/{link}").headers["cache-control"]
-
-
-def test_totals_are_counted_again_once_they_are_old(catalog: Catalog) -> None:
-    counted = []
-
-    def stats() -> Any:
-        counted.append(time.monotonic())
-        time.sleep(0.01)
-        return catalog.stats()
-
-    totals = Totals(cast(Catalog, SimpleNamespace(stats=stats)))
-    assert totals.get() is totals.get()
-    assert len(counted) == 1
-    totals._until = 0.0
-    totals.get()
-    assert len(counted) == 2
-
-
-def test_the_server_says_where_it_is_and_nothing_else(
-    catalog: Catalog, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    said: list[str] = []
-    stopped = threading.Event()
-
-    class Server(uvicorn.Server):
-        def run(self, sockets: list[socket.socket] | None = None) -> None:
-            thread = threading.Thread(target=super().run, args=(sockets,))
-            thread.start()
-            while not self.started:
-                time.sleep(0.01)
-            assert httpx.get(said[0] + "health").json() == {"status": "ok"}
-            assert httpx.get(said[0], headers={"Host": "evil.example"}).status_code == 400
-            self.should_exit = True
-            thread.join()
-            for one in sockets or ():
-                one.close()
-            stopped.set()
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(uvicorn, "Server", Server)
-        web_app.serve(catalog, "127.0.0.1", 0, tmp_path / "cache", said.append)
-    assert stopped.is_set()
-    assert said[0].startswith("http://127.0.0.1:")
-    assert capfd.readouterr().out == ""
-
-
-def test_pictures_of_a_bucket_are_shown(
-    aws: pytest.MonkeyPatch, s3_server: str, tmp_path: Path
-) -> None:
-    import boto3
-
-    bucket = boto3.client("s3", endpoint_url=s3_server)
-    bucket.create_bucket(Bucket="shown")
-    for key in ("in/a.jpg", "in/b é.jpg"):
-        bucket.put_object(Bucket="shown", Key=key, Body=drawn("JPEG"))
-    source = open_source("s3://shown/in")
-    entries = [entry for page in source.pages() for entry in page]
-    with Catalog(str(tmp_path / "s3.db"), create=True) as catalog:
-        with catalog.writing() as connection:
-            source_id = writing.register_source(connection, source.uri)
-            outcomes = [Outcome(entry, 640, 480) for entry in entries]
-            writing.write_outcomes(connection, source_id, [], outcomes)
-        app = create_app(catalog, tmp_path / "cache")
-        with TestClient(app, base_url="http://127.0.0.1") as client:
-            for id in (1, 2):
-                assert size_of(client.get(f"/thumbnail/{id}").content) == (341, 256)
-                assert client.get(f"/picture/{id}").content == drawn("JPEG")
-            bucket.delete_object(Bucket="shown", Key="in/a.jpg")
-            assert error(client.get("/picture/1"), 404)["type"] == "SourceMissingError"
-            assert client.get("/thumbnail/1").status_code == 200
-    bucket.close()

@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
+import httpx2 as httpx
 import numpy as np
 import pytest
+import uvicorn
 from starlette.testclient import TestClient
 
 from vistadex.catalog import Catalog, writing
@@ -23,6 +27,7 @@ from vistadex.web.api import Asked
 from vistadex.web.app import bind
 from vistadex.web.cache import Cache
 from vistadex.web.guard import host_name
+from vistadex.web.totals import Totals
 
 HTML = {"Accept": "text/html"}
 
@@ -183,3 +188,49 @@ def test_twenty_thousand_classes_stay_usable(tmp_path: Path) -> None:
         page = client.get("/classes?offset=500")
         assert len(page.content) < 200_000
         assert "offset=1000" in page.text
+
+
+def test_totals_are_counted_again_once_they_are_old(tmp_path: Path) -> None:
+    catalog = Catalog(str(tmp_path / "c.db"), create=True)
+    counted = []
+
+    def stats() -> Any:
+        counted.append(time.monotonic())
+        time.sleep(0.01)
+        return catalog.stats()
+
+    totals = Totals(cast(Catalog, SimpleNamespace(stats=stats)))
+    assert totals.get() is totals.get()
+    assert len(counted) == 1
+    totals._until = 0.0
+    totals.get()
+    assert len(counted) == 2
+
+
+def test_the_server_says_where_it_is_and_nothing_else(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    catalog = Catalog(str(tmp_path / "c.db"), create=True)
+    said: list[str] = []
+    stopped = threading.Event()
+
+    class Server(uvicorn.Server):
+        def run(self, sockets: list[socket.socket] | None = None) -> None:
+            thread = threading.Thread(target=super().run, args=(sockets,))
+            thread.start()
+            while not self.started:
+                time.sleep(0.01)
+            assert httpx.get(said[0] + "health").json() == {"status": "ok"}
+            assert httpx.get(said[0], headers={"Host": "evil.example"}).status_code == 400
+            self.should_exit = True
+            thread.join()
+            for one in sockets or ():
+                one.close()
+            stopped.set()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(uvicorn, "Server", Server)
+        web_app.serve(catalog, "127.0.0.1", 0, tmp_path / "cache", said.append)
+    assert stopped.is_set()
+    assert said[0].startswith("http://127.0.0.1:")
+    assert capfd.readouterr().out == ""
