@@ -47,14 +47,14 @@ def environment(work: Path, **more: str) -> dict[str, str]:
 def index_command(
     source: str | Path, catalog: Path, *options: str, square: bool = False
 ) -> list[str | Path]:
-    """`vistadex index` with YOLOX-nano at 416: the published graph, or its dynamic form."""
+    """`vistadex index` with YOLOX-nano at 416: the rewritten graph, static or dynamic."""
     model = ["yolox-nano-static", "--square"] if square else ["yolox-nano", "--rectangular"]
     place: list[str | Path] = ["index", source, "--catalog", catalog, "--json"]
     return vistadex(*place, "--detector", *model, *options)
 
 
 def add_models(work: Path) -> None:
-    """Puts YOLOX-nano into the store below the work folder, as published and dynamic."""
+    """Puts YOLOX-nano into the store below the work folder, rewritten: static and dynamic."""
     if not WEIGHTS.exists():
         sys.exit(f"{WEIGHTS}: not there; set VISTADEX_TEST_DATA to the folder of test data")
     env = environment(work)

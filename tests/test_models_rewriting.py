@@ -14,6 +14,7 @@ from vistadex.models.graphs import load_onnx
 from vistadex.models.rewriting import chain_pools, fuse_focus
 from vistadex.models.store import file_sha256
 from vistadex.models.trials import Trial
+from vistadex.records import Detections
 
 
 def focus_and_pools(order: list[tuple[int, int]], pool_sizes: list[int]) -> Any:
@@ -93,9 +94,11 @@ def test_yolox_nano_gets_faster_and_finds_the_same(shared_data: Path, tmp_path: 
     for picture in pictures:
         image = decode(picture.read_bytes(), min_long_side=416)
         one, other = (model.analyze([image])[0] for model in both)
-        assert np.array_equal(one.class_ids, other.class_ids)  # type: ignore[union-attr]
-        assert np.allclose(one.scores, other.scores, atol=1e-4)  # type: ignore[union-attr]
-        assert np.allclose(one.boxes_xyxy, other.boxes_xyxy, atol=0.01)  # type: ignore[union-attr]
+        assert isinstance(one, Detections)
+        assert isinstance(other, Detections)
+        assert np.array_equal(one.class_ids, other.class_ids)
+        assert np.allclose(one.scores, other.scores, atol=1e-4)
+        assert np.allclose(one.boxes_xyxy, other.boxes_xyxy, atol=0.01)
 
 
 def test_a_graph_without_anything_to_gain_says_so(shared_data: Path, tmp_path: Path) -> None:
