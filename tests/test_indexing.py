@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import vistadex
@@ -408,7 +409,7 @@ def test_a_shard_is_picklable_and_its_work_pure(files: dict[str, bytes]) -> None
 
     def meaning(outcome: Outcome) -> object:
         result = outcome.results[0]
-        return outcome.entry, [getattr(result, name).tolist() for name in result.__slots__]
+        return outcome.entry, [np.asarray(getattr(result, n)).tolist() for n in result.__slots__]
 
     first = [meaning(outcome) for outcome in process_shard(shard)]
     assert first == [meaning(outcome) for outcome in process_shard(again)]

@@ -80,6 +80,7 @@ def decode(
     min_long_side: int = 0,
     min_short_side: int = 0,
     max_pixels: int = 200_000_000,
+    allow_truncated: bool = False,
 ) -> DecodedImage:
     """The picture, upright; a JPEG at 1/2, 1/4 or 1/8 where its sides stay as long as asked.
 

@@ -12,6 +12,7 @@
     ├── ModelError               a model file can't be used
     │   └── ModelQuestionError   the file alone does not say how to use it
     ├── CatalogError             the catalog can't be opened, read or written
+    ├── FormatError              an annotation file can't be read or written
     └── DecodingError            bytes are not a picture that can be read
 
 Messages say: place: what is wrong, what was expected, what to do.
@@ -89,6 +90,13 @@ class CatalogError(VistadexError):
     """The catalog can't be opened, read or written."""
 
     exit_code = 6
+
+
+class FormatError(VistadexError):
+    """An annotation file can't be read or written as a whole; single damaged lines are reported."""
+
+    exit_code = 8
+    http_status = 400
 
 
 class DecodingError(VistadexError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NotRequired
 
 from typing_extensions import TypedDict
 
@@ -15,8 +15,18 @@ Box = tuple[float, float, float, float]
 FoundClass = TypedDict("FoundClass", {"class": str, "score": float, "boxes": int})
 FoundClass.__doc__ = "A class of one image: its best score and how many boxes."
 
-FoundBox = TypedDict("FoundBox", {"class": str, "score": float, "box": Box, "model": str})
-FoundBox.__doc__ = "A box: [x0, y0, x1, y1] in pixels of the upright picture."
+FoundBox = TypedDict(
+    "FoundBox",
+    {
+        "class": str,
+        "score": float,
+        "box": Box,
+        "model": str,
+        "flags": NotRequired[Mapping[str, bool]],
+        "attributes": NotRequired[Mapping[str, Any]],
+    },
+)
+FoundBox.__doc__ = "A box: [x0, y0, x1, y1] in pixels of the upright picture; what else is known."
 
 ClassCount = TypedDict("ClassCount", {"class": str, "images": int, "boxes": int})
 ClassCount.__doc__ = "A class with how many images and boxes have it."
@@ -61,6 +71,8 @@ class Image(TypedDict):
     status: str
     reason: str | None
     error: str | None
+    warning: str | None
+    attributes: Mapping[str, Any]
     indexed_at: str
     models: list[str]
     classes: list[FoundClass]
@@ -166,6 +178,8 @@ def image(found: catalog.IndexedImage) -> Image:
         "status": found.status,
         "reason": found.reason,
         "error": found.error,
+        "warning": found.warning,
+        "attributes": dict(found.attributes),
         "indexed_at": datetime.fromtimestamp(found.indexed_at, UTC).isoformat(),
         "models": list(found.models),
         "classes": _classes(found.classes),
@@ -235,15 +249,21 @@ def _classes(found: Sequence[catalog.FoundClass]) -> list[FoundClass]:
 
 
 def _boxes(found: Sequence[catalog.FoundBox]) -> list[FoundBox]:
-    return [
-        {
-            "class": one.class_name,
-            "score": one.score,
-            "box": _rounded(one.box_xyxy),
-            "model": one.model,
-        }
-        for one in found
-    ]
+    return [_box(one) for one in found]
+
+
+def _box(found: catalog.FoundBox) -> FoundBox:
+    box: FoundBox = {
+        "class": found.class_name,
+        "score": found.score,
+        "box": _rounded(found.box_xyxy),
+        "model": found.model,
+    }
+    if found.flags:
+        box["flags"] = found.flags
+    if found.attributes:
+        box["attributes"] = found.attributes
+    return box
 
 
 def _rounded(box: Box) -> Box:

@@ -74,11 +74,14 @@ class Run:
             self.listed += len(page)
             until = page[-1].key
             hidden = [place for place in hidden if place > until or until.startswith(place)]
+            if source.partial:
+                hidden = [""]
             hidden += [one.key.rstrip("/") + "/" for one in page if _is_unreadable(one)]
             known = self._match(source, {entry.key for entry in page}, after, until, hidden)
             after = until
             matches = [(entry, known.get(entry.key)) for entry in page]
             self._bring_back(matches)
+            self._describe(matches)
             open_ones = [pair for pair in matches if not self._is_done(*pair)]
             wanted = [_as_known(entry, match) for entry, match in open_ones]
             self.unchanged += len(page) - len(wanted)
@@ -120,6 +123,8 @@ class Run:
             return False
         if known.version != entry.version:
             return False
+        if known.reason == "truncated" and self.limits.allow_truncated:
+            return False
         if known.reason is not None:
             return known.reason not in ("unreadable", "internal")
         return known.analyses == len(self.registered)
@@ -137,8 +142,8 @@ class Run:
             # A folder or a name that is no text can't be read by its key: only a listing helps.
             rows = [row for row in rows if row.reason != "bad_name" and row.key[-1] != "/"]
             self.listed += len(rows)
-            # What was empty may have been filled: 1 stands for "read it and see".
-            yield [ImageEntry(row.key, row.size_bytes or 1, row.version) for row in rows]
+            # What was empty may have been filled: None stands for "read it and see".
+            yield [ImageEntry(row.key, row.size_bytes or None, row.version) for row in rows]
 
     def _mark_vanished(self, gone: Sequence[reading.KnownImage], hidden: Sequence[str]) -> None:
         """What the listing left out is gone, unless its folder could not be read."""
@@ -169,6 +174,17 @@ class Run:
             if ids:
                 with self.catalog.writing() as connection:
                     writing.set_status(connection, ids, status)
+
+    def _describe(self, matches: Sequence[tuple[ImageEntry, reading.KnownImage | None]]) -> None:
+        """Enters what a manifest says anew about images that are known."""
+        changed = {
+            known.id: entry.attributes
+            for entry, known in matches
+            if known is not None and entry.attributes not in (None, known.attributes)
+        }
+        if changed:
+            with self.catalog.writing() as connection:
+                writing.set_attributes(connection, changed)
 
     def commit(self, shard: Shard, outcomes: Sequence[Outcome]) -> None:
         """Enters a shard's outcomes in one transaction."""

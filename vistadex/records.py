@@ -7,17 +7,22 @@ Shape letters: N boxes, D embedding values, H and W rows and columns of pixels.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias
+from urllib.parse import unquote
 
 import numpy as np
 from numpy.typing import NDArray
 
 FloatArray: TypeAlias = NDArray[np.float32]
+DoubleArray: TypeAlias = NDArray[np.float64]
 IntArray: TypeAlias = NDArray[np.int64]
 Pixels: TypeAlias = NDArray[np.uint8]
 Json: TypeAlias = "str | int | float | bool | Sequence[Json] | Mapping[str, Json] | None"
+Flags: TypeAlias = Mapping[str, bool]
+"""What is said of a box, by names of FLAGS; a name that is absent is unknown."""
 Task: TypeAlias = Literal["detector", "classifier", "embedder"]
 TASKS: tuple[Task, ...] = ("detector", "classifier", "embedder")
 
@@ -29,6 +34,21 @@ def stored_score(score: float) -> int:
     """A score in [0, 1] as it stands in the catalog."""
     return round(score * SCORE_SCALE)
 
+
+FLAGS = ("crowd", "difficult", "truncated", "occluded", "depiction", "inside")
+"""What annotation files say of a box with yes or no. crowd: COCO's iscrowd, Open Images' IsGroupOf.
+The order is that of the bits in the catalog: new names go to the end."""
+
+
+def image_address(source_uri: str, key: str) -> str:
+    """What users see and can open: the path or address of one image of a source."""
+    if key.startswith("file://"):
+        return unquote(key[len("file://") :])
+    return key if _ADDRESS.match(key) else f"{source_uri.rstrip('/')}/{key}"
+
+
+_ADDRESS = re.compile(r"(https?|s3|gs|az)://")
+"""How the keys of a manifest begin, which are whole addresses."""
 
 FAILURE_REASONS: Mapping[str, str] = {
     "empty": "the file has no bytes",
@@ -57,12 +77,15 @@ class ImageEntry:
     """One image as a source's listing names it."""
 
     key: str
-    """The name below the source's root, with forward slashes."""
-    size_bytes: int
+    """The name below the source's root, with forward slashes; in a manifest the whole address."""
+    size_bytes: int | None
+    """None where the listing does not say."""
     version: str
     """Changes whenever the bytes do: the ETag, or size and modification time."""
     failure: Failure | None = None
     """Set where the listing already shows that the entry can't be read."""
+    attributes: Mapping[str, Json] | None = None
+    """What a manifest says about the image beside its address; None where nothing can."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,18 +97,24 @@ class DecodedImage:
     width: int
     """Columns of the upright picture at full size; pixels.shape[1] <= width."""
     height: int
+    damage: str = ""
+    """What is missing, where the readable part of a broken picture was taken on request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Detections:
-    """What a detector found in one image, by falling score."""
+    """What a detector found in one image, by falling score, or what people marked in it."""
 
-    boxes_xyxy: FloatArray
+    boxes_xyxy: FloatArray | DoubleArray
     """(N, 4) pixels of the upright image at full size."""
-    scores: FloatArray
+    scores: FloatArray | DoubleArray
     """(N,) in [0, 1]."""
     class_ids: IntArray
     """(N,) indices into the model card's classes."""
+    flags: Sequence[Flags] = ()
+    """One for each box, or none at all."""
+    attributes: Sequence[Mapping[str, Json]] = ()
+    """One for each box, or none at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +135,40 @@ class Embedding:
     """(D,), unit length."""
 
 
+@dataclass(frozen=True, slots=True)
+class Annotation:
+    """One box that an annotation file says."""
+
+    class_name: str
+    box_xyxy: tuple[float, float, float, float]
+    """Pixels, half-open; fractions of the picture's sides where the image says `relative`."""
+    score: float = 1.0
+    flags: Flags = field(default_factory=dict)
+    attributes: Mapping[str, Json] = field(default_factory=dict)
+    """What else the file says of the box: id, area, pose."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnnotatedImage:
+    """What an annotation file says of one image."""
+
+    file_name: str
+    """The picture's name below the folder, bucket or archive with the pictures."""
+    place: str
+    """Where it stands: the file, and the line where there are lines; for messages."""
+    width: int | None = None
+    """Of the picture as the file states it; None where it does not."""
+    height: int | None = None
+    relative: bool = False
+    """Whether the boxes are fractions of the picture's sides instead of pixels."""
+    boxes: tuple[Annotation, ...] | None = None
+    """None where the file says nothing about boxes; () where it says that there are none."""
+    classes: tuple[str, ...] | None = None
+    """Names of the whole image; None where the file says nothing about that."""
+    attributes: Mapping[str, Json] = field(default_factory=dict)
+    """What else the file says of the image: id, split, license."""
+
+
 Result: TypeAlias = Detections | Classification | Embedding
 
 
@@ -120,6 +183,8 @@ class Outcome:
     results: tuple[Result, ...] = ()
     """One for each of the shard's analyzers, in their order; empty where failure is set."""
     failure: Failure | None = None
+    warning: str = ""
+    """What is wrong with an image that has results all the same: only a part was readable."""
 
 
 class Model(Protocol):

@@ -26,6 +26,19 @@ def lookup(table: Mapping[str, str], name: str, what: str) -> Any:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("vistadex"):
             raise
-        raise MissingExtraError(
-            f"{what} {name!r} needs the package {error.name!r}: pip install {error.name}"
-        ) from error
+        raise missing_extra(f"{what} {name!r}", error) from error
+
+
+EXTRAS: Mapping[str, str] = {
+    "pillow_heif": "heif",
+    "ai_edge_litert": "litert",
+    "openvino": "openvino",
+}
+"""The extra of this package that installs a library, by its first import name."""
+
+
+def missing_extra(what: str, error: ModuleNotFoundError) -> MissingExtraError:
+    """The error that says what needs a library, and how to install it."""
+    package = (error.name or "").partition(".")[0]
+    install = f"'vistadex[{EXTRAS[package]}]'" if package in EXTRAS else package
+    return MissingExtraError(f"{what} needs the package {package!r}: pip install {install}")

@@ -29,6 +29,8 @@ class Limits:
     """Files with more bytes are refused unread."""
     read_ahead_bytes: int
     """Bytes that one shard reads ahead from a bucket."""
+    allow_truncated: bool = False
+    """Take the readable part of pictures that break off, and say so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,7 @@ def _decode(
             min_long_side=max(model.min_long_side for model in loaded),
             min_short_side=max(model.min_short_side for model in loaded),
             max_pixels=limits.max_pixels,
+            allow_truncated=limits.allow_truncated,
         )
     except DecodingError as error:
         return Failure(error.reason, str(error))
@@ -109,7 +112,7 @@ def _analyze(
         return
     for i, (entry, decoded) in enumerate(batch):
         results = tuple(results[i] for results in by_model)
-        yield Outcome(entry, decoded.width, decoded.height, results)
+        yield Outcome(entry, decoded.width, decoded.height, results, warning=decoded.damage)
 
 
 def _internal(error: Exception) -> Failure:
@@ -134,7 +137,7 @@ def cut(
             weight = 0
             while waiting and len(taken) < min(size, ending) and weight < SHARD_BYTES:
                 taken.append(waiting.popleft())
-                weight += taken[-1].size_bytes
+                weight += taken[-1].size_bytes or 0
             yield tuple(taken)
             given += 1
             if given % (2 * threads) == 0:

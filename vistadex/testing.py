@@ -21,7 +21,7 @@ from vistadex.records import (
     Result,
     Task,
 )
-from vistadex.sources.contract import PAGE_SIZE, Content, Source
+from vistadex.sources.contract import PAGE_SIZE, Content, Target
 
 SQUARE_COLORS: Mapping[str, tuple[int, int, int]] = {
     "red square": (220, 20, 20),
@@ -120,7 +120,7 @@ def scene_jpeg(
 _MEMORY: dict[str, dict[str, bytes]] = {}
 
 
-class MemorySource(Source):
+class MemorySource(Target):
     """Files in this process's memory, as memory://name; make one with MemorySource.create()."""
 
     def __init__(self, uri: str) -> None:
@@ -154,9 +154,9 @@ class MemorySource(Source):
             raise SourceMissingError(f"{self.uri}/{key}: no such file")
         return Content(self.files[key], _version(self.files[key]))
 
-    def read_start(self, key: str, size: int) -> bytes:
-        """A file's first bytes."""
-        return self.read(key).data[:size]
+    def write(self, key: str, chunks: Iterable[bytes], size_bytes: int) -> None:
+        """Puts a file there."""
+        self.files[key] = b"".join(chunks)
 
 
 def _version(data: bytes) -> str:

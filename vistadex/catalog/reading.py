@@ -6,8 +6,10 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import sqlalchemy as sa
 
@@ -15,7 +17,14 @@ from vistadex.catalog import tables
 from vistadex.catalog.counting import slices
 from vistadex.catalog.tables import ANY_ANALYZER
 from vistadex.errors import UsageError
-from vistadex.records import FAILURE_REASONS, SCORE_SCALE
+from vistadex.records import (
+    FAILURE_REASONS,
+    FLAGS,
+    SCORE_SCALE,
+    Flags,
+    Json,
+    image_address,
+)
 
 
 class FoundClass(NamedTuple):
@@ -33,6 +42,10 @@ class FoundBox(NamedTuple):
     score: float
     box_xyxy: tuple[float, float, float, float]
     model: str
+    flags: Flags = MappingProxyType({})
+    """What an annotation file says of it by yes or no."""
+    attributes: Mapping[str, Json] = MappingProxyType({})
+    """What else it says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +73,15 @@ class IndexedImage:
     """By falling score."""
     models: tuple[str, ...]
     """Names of the models that have seen this version."""
+    warning: str | None = None
+    """What is wrong although there are results: only a part was readable."""
+    attributes: Mapping[str, Json] = field(default_factory=dict)
+    """What a manifest or an annotation file says of it."""
 
     @property
     def uri(self) -> str:
         """Where the picture is: a path or s3://bucket/key."""
-        return self.source.rstrip("/") + "/" + self.key
+        return image_address(self.source, self.key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +152,7 @@ class KnownImage:
     size_bytes: int
     status: str
     reason: str | None
+    attributes: Mapping[str, Json] | None
     analyses: int
     """How many of the wanted analyzers have seen this version."""
 
@@ -166,6 +184,8 @@ _BOXES = (
         tables.box.c.x1,
         tables.box.c.y1,
         tables.box.c.analyzer_id,
+        tables.box.c.flags,
+        tables.box.c.attributes,
     )
     .join_from(tables.box, tables.klass)
     .where(tables.box.c.image_id.in_(_IDS))
@@ -199,8 +219,11 @@ def _some_images(
     for image_id, name, score, number in connection.execute(_CLASSES, wanted).all():
         classes[image_id].append(FoundClass(name, score / SCORE_SCALE, number))
     boxes: dict[int, list[FoundBox]] = defaultdict(list)
-    for image_id, name, score, x0, y0, x1, y1, analyzer in connection.execute(_BOXES, wanted).all():
+    for row in connection.execute(_BOXES, wanted).all():
+        image_id, name, score, x0, y0, x1, y1, analyzer, bits, more = row
         box = FoundBox(name, score / SCORE_SCALE, (x0, y0, x1, y1), names[analyzer])
+        if bits or more:
+            box = box._replace(flags=unpacked_flags(bits), attributes=more or {})
         boxes[image_id].append(box)
     models: dict[int, list[str]] = defaultdict(list)
     for image_id, analyzer in sorted(connection.execute(_ANALYSES, wanted).all()):
@@ -222,9 +245,17 @@ def _some_images(
             classes=tuple(sorted(classes[row.id], key=_rank)),
             boxes=tuple(sorted(boxes[row.id], key=_rank)),
             models=tuple(models[row.id]),
+            warning=row.warning,
+            attributes=row.attributes or {},
         )
         for row in (rows[id_] for id_ in ids if id_ in rows)
     ]
+
+
+def unpacked_flags(bits: int | None) -> dict[str, bool]:
+    """What writing.packed_flags() made of the flags."""
+    pairs = ((name, (bits or 0) >> 2 * i & 3) for i, name in enumerate(FLAGS))
+    return {name: value == 2 for name, value in pairs if value}
 
 
 def _rank(found: FoundClass | FoundBox) -> tuple[float, str]:
@@ -256,14 +287,13 @@ def find_image(connection: sa.Connection, reference: str) -> int | None:
         query = sa.select(image.c.id).where(image.c.id == int(reference))
         if (found := connection.execute(query).scalar()) is not None:
             return int(found)
+    whole = [reference, "file://" + quote(reference)]  # keys of manifests
     for row in connection.execute(sa.select(source)):
         root = row.uri.rstrip("/") + "/"
-        if reference.startswith(root):
-            query = sa.select(image.c.id).where(
-                image.c.source_id == row.id, image.c.key == reference[len(root) :]
-            )
-            if (found := connection.execute(query).scalar()) is not None:
-                return int(found)
+        keys = [reference[len(root) :]] if reference.startswith(root) else whole
+        query = sa.select(image.c.id).where(image.c.source_id == row.id, image.c.key.in_(keys))
+        if (found := connection.execute(query).scalar()) is not None:
+            return int(found)
     return None
 
 
@@ -299,7 +329,7 @@ def bad_images(
     if reason is not None:
         query = query.where(image.c.reason == reason)
     return [
-        BadImage(row.id, f"{row.uri.rstrip('/')}/{row.key}", row.reason, row.error, row.size_bytes)
+        BadImage(row.id, image_address(row.uri, row.key), row.reason, row.error, row.size_bytes)
         for row in connection.execute(query)
     ]
 
@@ -398,6 +428,7 @@ def _planning(source_id: int, analyses: sa.ColumnElement[int], after: str | None
         image.c.size_bytes,
         image.c.status,
         image.c.reason,
+        image.c.attributes,
         analyses.label("analyses"),
     )
     query = sa.select(*columns).where(image.c.source_id == source_id).order_by(image.c.key)

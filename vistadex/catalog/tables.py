@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-SCHEMA_REVISION = "0001"
+SCHEMA_REVISION = "0002"
 """The newest migration; a test holds it to migrations/versions."""
 
 ANY_ANALYZER = 0
@@ -33,10 +33,13 @@ image = sa.Table(
     sa.Column("reason", sa.String(32)),
     sa.Column("error", sa.Text),
     sa.Column("indexed_at", sa.BigInteger, nullable=False),
+    sa.Column("warning", sa.Text),
+    sa.Column("attributes", sa.JSON(none_as_null=True)),
     sa.UniqueConstraint("source_id", "key", name="image_by_key"),
     sa.Index("image_by_status", "status", "id"),
 )
-"""status: ok, failed (reason and error say why) or vanished; indexed_at: Unix seconds."""
+"""status: ok, failed (reason and error say why) or vanished; indexed_at: Unix seconds; warning:
+what is wrong although there are results; attributes: what manifests and annotation files say."""
 
 klass = sa.Table(
     "class",
@@ -90,9 +93,12 @@ box = sa.Table(
     sa.Column("y0", sa.Float, nullable=False),
     sa.Column("x1", sa.Float, nullable=False),
     sa.Column("y1", sa.Float, nullable=False),
+    sa.Column("flags", sa.Integer),
+    sa.Column("attributes", sa.JSON(none_as_null=True)),
     sqlite_with_rowid=False,
 )
-"""Pixels of the upright image, half-open; clustered by image, by falling score."""
+"""Pixels of the upright image, half-open; clustered by image, by falling score. flags: two bits for
+each of records.FLAGS, 0 unknown, 1 no, 2 yes; attributes: what else an annotation file says."""
 
 image_class = sa.Table(
     "image_class",

@@ -6,8 +6,9 @@ import hashlib
 import json
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -17,10 +18,13 @@ from vistadex.catalog import tables
 from vistadex.catalog.counting import Counts, slices
 from vistadex.catalog.tables import RESULT_TABLES
 from vistadex.records import (
+    FLAGS,
     SCORE_SCALE,
     Analyzer,
     Detections,
     Embedding,
+    Flags,
+    Json,
     Outcome,
     Result,
 )
@@ -151,28 +155,40 @@ def _write_images(
         failure = outcome.failure
         row = {
             "version": outcome.entry.version,
-            "size_bytes": outcome.entry.size_bytes,
+            "size_bytes": outcome.entry.size_bytes or 0,
             "width": outcome.width,
             "height": outcome.height,
             "status": "failed" if failure else "ok",
             "reason": failure.reason if failure else None,
             "error": failure.message if failure else None,
             "indexed_at": now,
+            "warning": outcome.warning or None,
         }
+        if outcome.entry.attributes is not None:
+            row["attributes"] = outcome.entry.attributes or None
         if before := known.get(outcome.entry.key):
             if failure and before.version == outcome.entry.version:
                 row |= {"width": before.width, "height": before.height}
             changed.append(row | {"image_id": before.id})
         else:
             new.append(row | {"source_id": source_id, "key": outcome.entry.key})
-    if changed:
-        update = sa.update(image).where(image.c.id == sa.bindparam("image_id"))
-        connection.execute(update, changed)
+    update = sa.update(image).where(image.c.id == sa.bindparam("image_id"))
+    for alike in _by_columns(changed):
+        connection.execute(update, alike)
+    for alike in _by_columns(new):
+        connection.execute(sa.insert(image), alike)
     if new:
-        connection.execute(sa.insert(image), new)
         keys = [row["key"] for row in new]
         known = {**known, **_known_images(connection, source_id, keys)}
     return {key: row.id for key, row in known.items()}
+
+
+def _by_columns(rows: Sequence[Row]) -> list[list[Row]]:
+    """Rows grouped by their columns: a statement sets the same ones in all of its rows."""
+    groups: dict[frozenset[str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(frozenset(row), []).append(row)
+    return list(groups.values())
 
 
 def _add_rows(
@@ -192,8 +208,10 @@ def _add_rows(
     boxes = Counter(class_ids) if isinstance(result, Detections) else Counter[int]()
     if isinstance(result, Detections):
         corners = result.boxes_xyxy.tolist()
-        for ordinal, (class_id, score, (x0, y0, x1, y1)) in enumerate(
-            zip(class_ids, scores, corners, strict=True)
+        flags = map(packed_flags, result.flags or repeat({}))
+        attributes: Iterable[Mapping[str, Json]] = result.attributes or repeat({})
+        for ordinal, (class_id, score, (x0, y0, x1, y1), bits, more) in enumerate(
+            zip(class_ids, scores, corners, flags, attributes, strict=False)
         ):
             rows[tables.box].append(
                 {
@@ -205,12 +223,21 @@ def _add_rows(
                     "y0": y0,
                     "x1": x1,
                     "y1": y1,
+                    "flags": bits,
+                    "attributes": more or None,
                 }
             )
     for class_id, score in best.items():
         rows[tables.image_class].append(
             {**place, "class_id": class_id, "score": score, "boxes": boxes[class_id]}
         )
+
+
+def packed_flags(flags: Flags) -> int | None:
+    """Flags as bits: two for each of FLAGS, 0 unknown, 1 no, 2 yes; None where all are unknown."""
+    if not flags:
+        return None
+    return sum((1 + value) << 2 * FLAGS.index(name) for name, value in flags.items())
 
 
 def delete_results(
@@ -233,6 +260,16 @@ def delete_images(connection: sa.Connection, image_ids: Sequence[int]) -> None:
     for part in slices(image_ids):
         connection.execute(sa.delete(tables.image).where(tables.image.c.id.in_(part)))
     counts.write(connection)
+
+
+def set_attributes(
+    connection: sa.Connection, attributes: Mapping[int, Mapping[str, Json] | None]
+) -> None:
+    """Puts attributes of images, by id, in place of those that are known."""
+    rows = [{"image_id": id_, "new": values or None} for id_, values in attributes.items()]
+    image = tables.image
+    statement = sa.update(image).where(image.c.id == sa.bindparam("image_id"))
+    connection.execute(statement.values(attributes=sa.bindparam("new")), rows)
 
 
 def set_status(connection: sa.Connection, image_ids: Sequence[int], status: str) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from vistadex.records import ImageEntry
+from vistadex.records import ImageEntry, image_address
 
 PAGE_SIZE = 1000
 """How many entries a page of a listing holds at most."""
@@ -28,6 +28,9 @@ class Source(ABC):
     """The identity under which the catalog remembers it; no trailing slash."""
     read_ahead: int = 0
     """The number of concurrent reads that pays; 0 to read where the bytes are used."""
+    partial: bool = False
+    """Set by pages() before the first page where some of the images can't be listed (an archive
+    that breaks off): then nothing counts as vanished."""
 
     @abstractmethod
     def pages(self, after: str | None = None) -> Iterator[list[ImageEntry]]:
@@ -46,16 +49,46 @@ class Source(ABC):
         Raises: SourceError; SourceUnavailableError where trying again may help.
         """
 
-    @abstractmethod
+    def read_range(self, key: str, start: int, stop: int) -> bytes:
+        """The bytes from start up to, not including, stop; fewer where the file ends before.
+
+        Sources that can do it cheaper than by reading the whole file have their own.
+
+        Raises: SourceError like read.
+        """
+        return self.read(key).data[start:stop]
+
     def read_start(self, key: str, size: int) -> bytes:
         """The first bytes of a file that is not empty; fewer where it has fewer.
 
         Raises: SourceError like read.
         """
+        return self.read_range(key, 0, size)
+
+    def stat(self, key: str) -> ImageEntry:
+        """One file as the listing would name it; cheaper than reading it where that can be.
+
+        Raises: SourceError like read.
+        """
+        content = self.read(key)
+        return ImageEntry(key, len(content.data), content.version)
 
     def image_uri(self, key: str) -> str:
         """What users see and can open: the path or address of one image."""
-        return f"{self.uri.rstrip('/')}/{key}"
+        return image_address(self.uri, key)
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
         return type(self), (self.uri,)
+
+
+class Target(Source):
+    """A source that can be written to: a folder or a bucket."""
+
+    @abstractmethod
+    def write(self, key: str, chunks: Iterable[bytes], size_bytes: int) -> None:
+        """Puts a file there whole or not at all, in place of one of that name.
+
+        Args:
+            chunks: its bytes in order; a single one for all but large files.
+        Raises: SourceError; SourceUnavailableError where trying again may help.
+        """

@@ -72,10 +72,17 @@ class FolderSource(Source):
                 raise SourceUnavailableError(f"{self.image_uri(key)}: is being written; try later")
         return Content(data, version)
 
-    def read_start(self, key: str, size: int) -> bytes:
+    def read_range(self, key: str, start: int, stop: int) -> bytes:
         """See Source."""
         with self._opened(key) as file:
-            return file.read(size)
+            file.seek(start)
+            return file.read(max(0, stop - start))
+
+    def stat(self, key: str) -> ImageEntry:
+        """See Source."""
+        with self._opened(key) as file:
+            status = os.fstat(file.fileno())
+        return ImageEntry(key, status.st_size, _version(status))
 
     @contextmanager
     def _opened(self, key: str) -> Iterator[FileIO]:

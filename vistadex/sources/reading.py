@@ -21,6 +21,8 @@ _Job: TypeAlias = tuple[ImageEntry, "Future[Reading]"]
 
 READ_AHEAD_BYTES = 32 * 2**20
 MAX_FILE_BYTES = 256 * 2**20
+UNKNOWN_SIZE_BYTES = 2**20
+"""What a file counts whose size the listing does not say, as in a manifest of addresses."""
 
 PICTURE_EXTENSIONS = frozenset(
     "jpg jpeg jpe jfif mpo png apng webp bmp dib tif tiff gif avif ppm pgm pbm heic heif".split()
@@ -55,6 +57,8 @@ def read_images(
         return
 
     def cost(entry: ImageEntry) -> int:
+        if entry.size_bytes is None:
+            return min(UNKNOWN_SIZE_BYTES, max_file_bytes)
         unread = entry.failure is not None or entry.size_bytes > max_file_bytes
         return 0 if unread else entry.size_bytes
 
@@ -129,7 +133,7 @@ def _read_entry(
             if not looks_like_image(start):
                 message = f"begins with {start[:8]!r} and is not named as a picture"
                 return entry, Failure("not_an_image", message)
-        if entry.size_bytes > max_file_bytes:
+        if entry.size_bytes is not None and entry.size_bytes > max_file_bytes:
             return entry, _too_large(entry.size_bytes, max_file_bytes)
         content = with_retries(lambda: source.read(entry.key), stopped)
     except SourceMissingError:

@@ -85,14 +85,30 @@ class S3Source(Source):
         except (obstore.exceptions.BaseError, FileNotFoundError) as error:
             raise self._error(access, key, error) from error
 
-    def read_start(self, key: str, size: int) -> bytes:
+    def read_range(self, key: str, start: int, stop: int) -> bytes:
         """See Source; asks the store for no more than these bytes."""
+        if stop <= start:
+            return b""
         access, store = self._reach()
         name = self._prefix + key
         if _UNNAMEABLE.search(name):
-            return access.get(name, byte_range=f"bytes=0-{size - 1}").body
+            return access.get(name, byte_range=f"bytes={start}-{stop - 1}").body
         try:
-            return bytes(store.get_range(name, start=0, end=size))
+            return bytes(store.get_range(name, start=start, end=stop))
+        except (obstore.exceptions.BaseError, FileNotFoundError) as error:
+            raise self._error(access, key, error) from error
+
+    def stat(self, key: str) -> ImageEntry:
+        """See Source."""
+        access, store = self._reach()
+        name = self._prefix + key
+        if _UNNAMEABLE.search(name):
+            answer = access.get(name)
+            etag, size = answer.headers.get("ETag"), len(answer.body)
+            return ImageEntry(key, size, _version(etag, size))
+        try:
+            meta = store.head(name)
+            return ImageEntry(key, meta["size"], _version(meta["e_tag"], meta["size"]))
         except (obstore.exceptions.BaseError, FileNotFoundError) as error:
             raise self._error(access, key, error) from error
 

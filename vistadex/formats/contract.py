@@ -1,0 +1,137 @@
+"""The contract of an annotation format: a file or data set on disk ⇄ annotated images."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import ClassVar, TextIO
+
+from vistadex.errors import FormatError
+from vistadex.records import AnnotatedImage, Json
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something in an annotation file that can't be used as it stands."""
+
+    kind: str
+    """What is counted together: `bad-box`, `unknown-image`, …"""
+    place: str
+    """The file; with ` line N` where there are lines, or the id of the object where there are."""
+    found: str
+    expected: str
+    cure: str
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.found}, expected {self.expected}; {self.cure}"
+
+
+class Problems:
+    """Collects problems: counts them by kind and writes each to a report, one JSON a line."""
+
+    def __init__(self, report: Path | None = None) -> None:
+        """The report is made with the first problem; without one they are only counted."""
+        self.report = report
+        self.counts: Counter[str] = Counter()
+        self.losses: Counter[str] = Counter()
+        """What a format can say and annotations here cannot hold (masks), with how often."""
+        self.first: list[Problem] = []
+        """The first ones, to show."""
+        self._file: TextIO | None = None
+
+    def add(self, kind: str, place: str, *, found: str, expected: str, cure: str) -> None:
+        """Notes a problem; what it concerns is left out, the rest goes on."""
+        problem = Problem(kind, place, found, expected, cure)
+        self.counts[kind] += 1
+        if len(self.first) < 10:
+            self.first.append(problem)
+        if self.report is None:
+            return
+        try:
+            if self._file is None:
+                self._file = self.report.open("w", encoding="utf-8")
+            self._file.write(json.dumps(asdict(problem), ensure_ascii=False) + "\n")
+        except OSError as error:
+            place = f"{self.report}: {error.strerror}, expected to write the report"
+            raise FormatError(f"{place}; choose another with --report") from error
+
+    def lose(self, what: str, number: int = 1) -> None:
+        """Notes that something was said that can't be kept; stated once, with its number."""
+        self.losses[what] += number
+
+    def __enter__(self) -> Problems:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class About:
+    """What a whole set of annotations says beside its images."""
+
+    category_ids: Mapping[str, int] = field(default_factory=dict)
+    """A file's own number of each class by name, where it has numbers (COCO)."""
+    attributes: Mapping[str, Json] = field(default_factory=dict)
+    """What else it says of itself (COCO's info and licenses)."""
+
+
+class Format(ABC):
+    """One annotation format: reads and writes it."""
+
+    below_path: ClassVar[bool] = False
+    """Whether file names of pictures are below the same folder as the annotations (YOLO)."""
+    pictures: ClassVar[str | None] = None
+    """Folder with the pictures, below the annotations; None where the user has to say."""
+    losses: ClassVar[tuple[str, ...]] = ()
+    """What writing this format leaves out of what the catalog can hold."""
+
+    @abstractmethod
+    def read(
+        self, path: str, problems: Problems, reference: str | None = None
+    ) -> Iterator[AnnotatedImage]:
+        """Every annotated image, in any order, in flat memory; damaged parts become problems.
+
+        Args:
+            path: file, folder, archive or address, as the user wrote it.
+            reference: another file that this one refers to (COCO results name pictures and
+                classes by numbers that only the instances file explains).
+        Raises: FormatError where nothing can be read; SourceError where bytes can't be had.
+        """
+
+    def about(self, path: str) -> About:
+        """What the set says beside its images."""
+        return About()
+
+    @abstractmethod
+    def write(
+        self,
+        out: Path,
+        images: Iterable[AnnotatedImage],
+        classes: tuple[str, ...],
+        about: About,
+    ) -> None:
+        """Writes annotated images, in flat memory.
+
+        Args:
+            out: the file or folder to write; it does not exist yet.
+            images: with width, height and boxes in pixels.
+            classes: every class name that occurs, sorted.
+        Raises: FormatError.
+        """
+
+    def picture_path(self, image: AnnotatedImage) -> str | None:
+        """Where below the written folder an image's picture belongs; None where the format has no
+        place for pictures."""
+        return None
