@@ -4,7 +4,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 PHOTOS ?=
 DETECTOR ?= $(wildcard ../shared/data/weights/yolox_nano.onnx)
-YOLOX := https://github.com/Megvii-BaseDetection/YOLOX/releases/download/0.1.1rc0/yolox_nano.onnx
 
 APT_INSTALL := [ "$$(id -u)" = 0 ] && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq
 
@@ -14,10 +13,10 @@ demo: export VISTADEX_MODELS := $(CURDIR)/.demo/models
 demo: export VISTADEX_CATALOG := $(CURDIR)/.demo/catalog.db
 demo: export VISTADEX_CACHE := $(CURDIR)/.demo/cache
 demo: $(VENV)/.installed-demo  ## index photographs (PHOTOS=folder, DETECTOR=file.onnx) and serve them
-	@test -n "$(DETECTOR)" || { echo "No detector here. Get one, for instance YOLOX-nano (Apache-2.0):"; \
-	  echo "  curl -LO $(YOLOX)"; echo "and say: make demo DETECTOR=yolox_nano.onnx"; exit 2; }
 	@mkdir -p .demo/photos && rm -rf .demo/catalog.db* .demo/models
-	@$(BIN)/vistadex models add "$(DETECTOR)" --name demo-detector --dynamic-size --optimize \
+	@test -n "$(DETECTOR)" || $(BIN)/vistadex models pull yolox_nano --name demo-detector --dynamic-size --optimize \
+	  || { echo "then say: make demo DETECTOR=yolox_nano.onnx"; exit 2; }
+	@test -z "$(DETECTOR)" || $(BIN)/vistadex models add "$(DETECTOR)" --name demo-detector --dynamic-size --optimize \
 	  || $(BIN)/vistadex models add "$(DETECTOR)" --name demo-detector
 	@test -n "$(PHOTOS)" || find $(VENV)/lib/*/site-packages/skimage/data $(VENV)/lib/*/site-packages/sklearn/datasets/images \
 	  \( -name '*.jpg' -o -name '*.png' \) -exec cp {} .demo/photos/ \;
@@ -25,10 +24,10 @@ demo: $(VENV)/.installed-demo  ## index photographs (PHOTOS=folder, DETECTOR=fil
 	$(BIN)/vistadex classes
 	$(BIN)/vistadex serve
 
-test: $(VENV)/.installed-dev $(VENV)/.debian  ## every test
+test: $(VENV)/.installed-dev $(VENV)/.debian $(VENV)/.azurite  ## every test
 	$(BIN)/pytest -n 2
 
-test-quick: $(VENV)/.installed-dev  ## the tests that take a few minutes in all
+test-quick: $(VENV)/.installed-dev $(VENV)/.azurite  ## the tests that take a few minutes in all
 	$(BIN)/pytest -n 2 -m "not slow"
 
 lint: $(VENV)/.installed-dev  ## ruff, and the form of the code
@@ -55,4 +54,10 @@ $(VENV)/.installed-%: pyproject.toml
 # Debian's Chromium for the browser tests, where this user may install it; else they are skipped by name.
 $(VENV)/.debian:
 	@command -v chromium >/dev/null || { $(APT_INSTALL) chromium >/dev/null; } || true
+	touch $@
+
+# Azure's own storage emulator for the tests, where npm is there; else they are skipped by name.
+$(VENV)/.azurite: $(VENV)/.installed-dev
+	@command -v npm >/dev/null || { $(APT_INSTALL) npm >/dev/null; } || true
+	@npm install --prefix $(VENV)/node --no-audit --no-fund --loglevel=error azurite@3.37.0 >/dev/null || true
 	touch $@

@@ -27,9 +27,9 @@ from vistadex.engines.local import cores
 from vistadex.models import ModelAnalyzer, ModelStore, analyzer
 from vistadex.models.detectors import Detector
 from vistadex.models.heads import HEADS
-from vistadex.models.network import Network
+from vistadex.models.network import Network, wire
 from vistadex.models.preprocessing import Preprocessor
-from vistadex.models.sessions import shared_session
+from vistadex.models.sessions import open_session
 from vistadex.planning import Run
 from vistadex.progress import Silent
 from vistadex.records import DecodedImage, ImageEntry, Outcome
@@ -61,13 +61,15 @@ class Stages:
     def __init__(self, chosen: ModelAnalyzer, source: Source) -> None:
         card = chosen.file.card
         self.source = source
-        self.session = shared_session(chosen.file.path, chosen.sha256, "cpu")
+        self.session = open_session(chosen.file.path)
         self.input = self.session.get_inputs()[0].name
         self.preprocessor = Preprocessor(card.input, chosen.size_wh, rectangular=chosen.rectangular)
         self.replay = Replay(self.session)
+        head = lookup(HEADS, card.head, "model head")()
+        wiring = wire(self.session, card, head, card.name)
         self.detector = Detector(
-            Network(self.replay, self.preprocessor, 1, card.name),
-            lookup(HEADS, card.head, "model head")(),
+            Network(self.replay, self.preprocessor, wiring, 1, card.name),
+            head,
             len(card.classes),
             min_score=chosen.options.min_score,
             nms_iou=chosen.options.nms_iou,

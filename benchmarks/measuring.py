@@ -103,7 +103,10 @@ def machine() -> dict[str, Any]:
         if line.startswith("model name"):
             model = line.partition(":")[2].strip()
             break
-    packages = ("numpy", "opencv-python-headless", "onnxruntime", "sqlalchemy", "obstore", "daft")
+    packages = (
+        *("numpy", "opencv-python-headless", "onnxruntime", "openvino", "sqlalchemy", "obstore"),
+        "daft",
+    )
     return {
         "cpu": model,
         "cores": len(os.sched_getaffinity(0)),

@@ -22,7 +22,10 @@ SMALL = {
     "start_speed.py": "--number 24 --unchanged 32 --rounds 1",
     "memory.py": "--number 8 --large 16",
     "s3_speed.py": "--number 8 --rounds 1",
+    "annotations_speed.py": "--number 20 --large 30",
+    "copy_speed.py": "--number 8 --rounds 1",
     "search_speed.py": "--images 400 --boxes 3000 --calls 3 --rounds 1",
+    "runtimes.py": "--rounds 1 --seconds 0.1 --size 64",
 }
 # Daft is in the extra `bench`, which the tests' environment need not have.
 RIVALS = ["loop.py", *(["daft_udf.py"] if find_spec("daft") else [])]

@@ -4,6 +4,7 @@ import re
 import sqlite3
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vistadex.catalog import Catalog, opening, reading, tables, writing
-from vistadex.errors import CatalogError, NotFoundError, UsageError
+from vistadex.errors import CatalogError, NotFoundError, QueryError, UsageError
 from vistadex.records import (
+    FLAGS,
     Detections,
     Embedding,
     Failure,
     ImageEntry,
     Outcome,
+    image_address,
 )
 from vistadex.testing import RedSquareDetector
 
@@ -107,6 +110,83 @@ def test_migrations_make_exactly_the_tables(tmp_path: Path) -> None:
     assert migrated == made
     engine.dispose()
     fresh.close()
+
+
+def test_a_catalog_of_the_first_version_is_upgraded_and_keeps_its_rows(place: str) -> None:
+    from alembic import command
+
+    config = opening.alembic_config()
+    engine = opening.engine_for(place)
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        for row in (
+            "INSERT INTO source VALUES (1, '/photos')",
+            "INSERT INTO image VALUES (1, 1, 'a.jpg', 'v1', 10, 640, 480, 'ok', NULL, NULL, 0)",
+            "INSERT INTO class VALUES (1, 'dog', NULL, NULL)",
+            "INSERT INTO model VALUES (1, 'f00', 'nano', 'detector', '{}')",
+            "INSERT INTO analyzer VALUES (1, 1, 'p', '{}')",
+            "INSERT INTO analysis VALUES (1, 1, 'v1')",
+            "INSERT INTO box VALUES (1, 1, 0, 1, 900000, 1, 2, 3, 4)",
+            "INSERT INTO image_class VALUES (1, 900000, 1, 1, 1)",
+        ):
+            connection.exec_driver_sql(row)
+    engine.dispose()
+    with Catalog(place) as catalog:
+        (found,) = catalog.search("dog").results
+    assert found.image.boxes[0].box_xyxy == (1, 2, 3, 4)
+    assert (found.image.warning, found.image.attributes) == (None, {})
+    assert (found.image.boxes[0].flags, found.image.boxes[0].attributes) == ({}, {})
+
+
+@pytest.mark.parametrize(
+    ("query", "names"),
+    [
+        ("split:train", {"a.jpg", "c.jpg"}),
+        ("red square split:train", {"a.jpg"}),
+        ("camera:7", {"a.jpg"}),
+        ("night:true", {"b.jpg"}),
+        ("night:false", {"a.jpg"}),
+        ("split:train camera:8", {"c.jpg"}),
+        ('"place name":x', None),
+        ("split:TRAIN", set()),
+        ("unknown:1", set()),
+    ],
+)
+def test_attributes_narrow_a_search(place: str, query: str, names: set[str] | None) -> None:
+    said = {
+        "a.jpg": {"split": "train", "camera": 7, "night": False},
+        "b.jpg": {"split": "val", "night": True},
+        "c.jpg": {"split": "train", "camera": "8"},
+    }
+    with Catalog(place, create=True) as catalog:
+        for name, attributes in said.items():
+            one = outcome(name, [(0, 0.9)] if name != "c.jpg" else [])
+            entry = replace(one.entry, attributes=attributes)
+            commit(catalog, [replace(one, entry=entry)])
+        if names is None:
+            with pytest.raises(QueryError):
+                catalog.search(query)
+            return
+        page = catalog.search(query)
+        assert {one.image.key for one in page.results} == names
+        assert catalog.count(query) == len(names)
+
+
+def test_attributes_of_an_outcome_without_any_stay(place: str) -> None:
+    with Catalog(place, create=True) as catalog:
+        one = outcome("a.jpg", [])
+        described = replace(one, entry=replace(one.entry, attributes={"camera": 7}))
+        commit(catalog, [described])
+        commit(catalog, [one, outcome("b.jpg", [])])
+        assert catalog.image(1).attributes == {"camera": 7}
+        commit(catalog, [replace(one, entry=replace(one.entry, attributes={"night": True}))])
+        assert catalog.image(1).attributes == {"camera": 7, "night": True}
+
+
+@given(st.dictionaries(st.sampled_from(FLAGS), st.booleans()))
+def test_flags_come_back_as_they_went(flags: dict[str, bool]) -> None:
+    assert reading.unpacked_flags(writing.packed_flags(flags)) == flags
 
 
 def test_a_catalog_is_made_with_its_folder_and_opened_again(place: str) -> None:
@@ -316,3 +396,11 @@ def test_planning_reads_a_range_of_keys_with_their_analyses(place: str) -> None:
         rows = reading.known_images(connection, 1, [1], "a", "c")
     assert [(row.key, row.analyses) for row in rows] == [("b", 1), ("c", 1)]
     catalog.close()
+
+
+def test_only_keys_of_manifests_are_addresses() -> None:
+    assert image_address("/data/list.csv", "https://host/a.jpg") == "https://host/a.jpg"
+    assert image_address("https://host/list.txt?x=1", "s3://b/a.jpg") == "s3://b/a.jpg"
+    assert image_address("/list.parquet", "file:///d/a%20b.jpg") == "/d/a b.jpg"
+    assert image_address("/x.zip", "file:///etc/hostname") == "/x.zip/file:///etc/hostname"
+    assert image_address("s3://b/web", "https://host/a.jpg") == "s3://b/web/https://host/a.jpg"

@@ -248,3 +248,51 @@ def test_paging_goes_on_behind_its_place_when_images_are_added(tmp_path: Path) -
     rest = catalog.search("dog", limit=100, after=first.next)
     assert [r.image.key for r in first.results + rest.results] == ["5", "4", "3", "2", "1", "0"]
     catalog.close()
+
+
+def test_walking_gives_what_searching_page_by_page_gives(tmp_path: Path) -> None:
+    with many(tmp_path, 2500) as catalog:
+        for query in ("", "dog", "dog | cat", "dog & cat"):
+            paged: list[int] = []
+            page = catalog.search(query, limit=999)
+            paged += [one.image.id for one in page.results]
+            while page.next is not None:
+                page = catalog.search(query, limit=999, after=page.next)
+                paged += [one.image.id for one in page.results]
+            assert [image.id for image in catalog.walk(query)] == paged
+
+
+def test_two_models_that_agree_do_not_make_a_search_walk_the_class_for_each_image(
+    tmp_path: Path,
+) -> None:
+    """Each row asks whether the same image has a better one: found by image, not by score."""
+    import sqlalchemy as sa
+
+    from vistadex.catalog import reading, search
+
+    with many(tmp_path, 10) as catalog, catalog.reading() as connection:
+        scope = search.resolve(
+            connection, parse("dog score>=0.1"), reading.all_analyzers(connection)
+        )
+        statement = search._ranked(scope, None)
+        text = str(statement.compile(connection, compile_kwargs={"literal_binds": True}))
+        plan = [row.detail for row in connection.execute(sa.text(f"EXPLAIN QUERY PLAN {text}"))]
+    (inner,) = [line for line in plan if "better" in line]
+    assert "image_class_by_image" in inner or "score>?" not in inner
+
+
+def many(tmp_path: Path, number: int) -> Catalog:
+    """Two models that agree about every image."""
+    catalog = Catalog(tmp_path / "many.db", create=True)
+    found = Detections(
+        np.zeros((2, 4), np.float32), np.ones(2, np.float32), np.array([0, 1], np.int64)
+    )
+    with catalog.writing() as connection:
+        source = writing.register_source(connection, "/many")
+        models = (NamedDetector(), SecondDetector(min_score=0.5))
+        analyzers = [writing.register_analyzer(connection, model) for model in models]
+        outcomes = [
+            Outcome(ImageEntry(f"{i:05}.jpg", 1, "v"), 9, 9, (found, found)) for i in range(number)
+        ]
+        writing.write_outcomes(connection, source, analyzers, outcomes)
+    return catalog

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import vistadex
-from vistadex import cli
+from vistadex import cli, cli_annotations
 from vistadex.catalog import Catalog
 from vistadex.testing import RedSquareDetector, scene_jpeg
 
@@ -74,6 +74,14 @@ def test_index_has_the_names_and_defaults_of_the_library() -> None:
     assert options_of(cli.index) == options_of(vistadex.index)
 
 
+def test_annotation_commands_have_the_names_and_defaults_of_the_library() -> None:
+    for command in ("import_annotations", "export_annotations", "compare", "copy"):
+        options = options_of(getattr(cli_annotations, command))
+        if "out_" in options:  # `out` is the function that prints
+            options = {name.rstrip("_"): default for name, default in options.items()}
+        assert options == options_of(getattr(vistadex, command))
+
+
 def test_search_has_the_names_and_defaults_of_the_library() -> None:
     library = options_of(Catalog.search) | {"catalog": None}
     assert options_of(cli.search) == library
@@ -93,7 +101,7 @@ def test_every_command_and_option_is_documented() -> None:
                 if parameter in ("return", "json_", "catalog", "models"):
                     continue
                 option = typing.get_args(hint)[1]
-                flag = "--" + parameter.replace("_", "-")
+                flag = "--" + parameter.rstrip("_").replace("_", "-")
                 if "Argument" not in type(option).__name__:
                     assert flag in section, f"{flag} of {name} is not in docs/cli.md"
 

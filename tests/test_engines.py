@@ -1,14 +1,22 @@
 """The contract of every engine, and the local one's own promises."""
 
+import signal
+import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Generator, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
+from functools import partial
+from pathlib import Path
 
+import numpy as np
 import pytest
 
+from vistadex.decoding import encode_jpeg
 from vistadex.engines import ENGINES, Engine
-from vistadex.engines.local import LocalEngine
+from vistadex.engines.local import LocalEngine, still_working
 from vistadex.errors import UsageError
 from vistadex.registry import lookup
 
@@ -116,3 +124,61 @@ def test_threads_work_at_the_same_time() -> None:
         yield shard
 
     assert len(list(LocalEngine(threads=3).run(meet, range(3)))) == 3
+
+
+INTERRUPTED = """
+import sys
+from vistadex import cli
+sys.argv = ["vistadex", "index", *sys.argv[1:]]
+cli.main()
+"""
+
+
+def _analyzed(catalog: Path) -> int:
+    """How many images are committed."""
+    if not catalog.exists():
+        return 0
+    with closing(sqlite3.connect(f"file:{catalog}?mode=ro", uri=True, timeout=10)) as opened:
+        with suppress(sqlite3.OperationalError):
+            return int(opened.execute("SELECT count(*) FROM analysis").fetchone()[0])
+    return 0
+
+
+def test_ctrl_c_inside_a_network_ends_in_time_and_keeps_what_was_committed(
+    shared_data: Path, tmp_path: Path
+) -> None:
+    """A picture in 6,889 windows keeps its thread for a minute and more."""
+    photos, catalog = tmp_path / "photos", tmp_path / "c.db"
+    photos.mkdir()
+    for i in range(4):
+        (photos / f"a{i}.jpg").write_bytes(encode_jpeg(np.zeros((64, 64, 3), np.uint8)))
+        (photos / f"b{i}.jpg").write_bytes(encode_jpeg(np.zeros((3000, 3000, 3), np.uint8)))
+    weights = str(shared_data / "weights" / "yolox_nano.onnx")
+    options = ["--detector", weights, "--tile", "300", "--overlap", "0.89", "--threads", "2"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED, str(photos), "--catalog", str(catalog), *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell that starts the tests in the background has them ignore Ctrl-C.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    )
+    deadline = time.monotonic() + 60
+    while _analyzed(catalog) < 4:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    begun = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert time.monotonic() - begun < 3  # 2 s, and one for a machine with other work
+    assert (process.returncode, out) == (130, "")
+    assert "what was committed stays" in err
+    assert _analyzed(catalog) == 4
+
+
+def test_threads_of_a_run_that_ended_in_time_are_not_left() -> None:
+    with closing(LocalEngine(threads=2).run(squares, [range(3)] * 4)) as results:
+        next(results)
+        assert still_working()
+    assert not still_working()

@@ -34,6 +34,12 @@ from vistadex.grammar import Query, Term, parse
         ("dog source:photos", Query(terms=(Term("dog"),), source="photos")),
         ('dog source:"/my photos"', Query(terms=(Term("dog"),), source="/my photos")),
         ("dog & model:yolox-nano", Query(terms=(Term("dog"),), model="yolox-nano")),
+        ("dog split:train", Query(terms=(Term("dog"),), attributes=(("split", "train"),))),
+        (
+            'camera-2.id:7 place:"New York"',
+            Query(attributes=(("camera-2.id", "7"), ("place", "New York"))),
+        ),
+        ('"ratio 4:3"', Query(terms=(Term("ratio 4:3"),))),
         ('"score"', Query(terms=(Term("score"),))),
         ("hund & größe", Query(terms=(Term("hund"), Term("größe")))),
     ],
@@ -63,6 +69,7 @@ def test_a_query_says(text: str, expected: Query) -> None:
         ('dog "cat', "quote not closed"),
         ('""', "empty"),
         ("source:", "needs a name"),
+        ("dog split:", "split: needs a name"),
         (" & ".join(f"c{i}" for i in range(31)), "more than 30 classes"),
     ],
 )

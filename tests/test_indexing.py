@@ -513,3 +513,20 @@ def test_an_unchanged_collection_is_planned_fast(catalog: Catalog) -> None:
     begun = time.monotonic()
     assert run(catalog).unchanged == 3000
     assert time.monotonic() - begun < 3  # a wide bound: benchmarks/ measures the rate
+
+
+def test_a_source_that_fails_does_not_keep_the_others_from_being_indexed(
+    tmp_path: Path, catalog: Catalog
+) -> None:
+    scene = scene_jpeg([("red square", 10, 20, 40)])
+    for name in ("first", "last"):
+        MemorySource.create(name, {"a.jpg": scene})
+    for name in ("empty", "bare"):
+        MemorySource.create(name, {})
+    sources = [f"memory://{name}" for name in ("empty", "first", "bare", "last")]
+    both = r"memory://empty: no files(.|\n)*memory://bare: no files"
+    with pytest.raises(SourceError, match=both):
+        vistadex.index(*sources, detector=RedSquareDetector(), catalog=catalog)
+    assert catalog.stats().images == 2
+    with pytest.raises(SourceMissingError, match="memory://empty: no files"):
+        vistadex.index(*sources[:2], detector=RedSquareDetector(), catalog=catalog)

@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vistadex.errors import ModelError
-from vistadex.models.cards import ModelCard, Preprocessing
+from vistadex.models.cards import PRESETS, ModelCard, Preprocessing
 from vistadex.models.coco import COCO_CATEGORY_IDS, COCO_CLASSES
 from vistadex.models.heads import HEADS, task_of
 from vistadex.models.known import KNOWN
+from vistadex.models.ports import Port, Signature
 from vistadex.registry import lookup
 
 numbers = st.floats(-1e6, 1e6)
@@ -125,9 +126,10 @@ def test_an_unknown_field_is_refused() -> None:
 def test_every_head_in_the_table_can_be_imported_and_names_its_preset() -> None:
     for name in HEADS:
         head = lookup(HEADS, name, "model head")()
-        assert head.preset in ("yolox", "ultralytics", None)
-        with pytest.raises(ValueError, match="output"):
-            head.class_count((1,))
+        assert head.preset in (*PRESETS, None)
+        picture = Port("images", "float32", (1, 3, 64, 64))
+        with pytest.raises(ValueError, match=r"output|input"):
+            head.fit(Signature((picture,), (Port("nothing", "float32", (1,)),)))
 
 
 def test_coco_has_80_classes_and_official_ids() -> None:

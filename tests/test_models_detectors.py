@@ -9,9 +9,11 @@ from vistadex import models
 from vistadex.boxes import nms
 from vistadex.errors import ModelError
 from vistadex.models.cards import PRESETS, ModelCard, ModelFile, preprocessing_from_dict
-from vistadex.models.detectors import Detector, EndToEndHead
+from vistadex.models.detectors import Detector
 from vistadex.models.heads import Candidates
+from vistadex.models.ports import Port, Signature
 from vistadex.models.tiny import constant_output
+from vistadex.models.yolo import EndToEndHead
 from vistadex.records import DecodedImage, Detections, FloatArray
 
 HEADS = ["yolox", "yolov5", "ultralytics", "end-to-end"]
@@ -217,9 +219,13 @@ def test_suppression_equals_the_plain_one_class_by_class() -> None:
 
 
 def test_an_end_to_end_output_has_six_columns() -> None:
-    assert EndToEndHead().class_count((1, 300, 6)) is None
+    def with_output(*shape: int) -> Signature:
+        picture = Port("images", "float32", (1, 3, 64, 64))
+        return Signature((picture,), (Port("output", "float32", shape),))
+
+    assert EndToEndHead().fit(with_output(1, 300, 6)).class_count is None
     with pytest.raises(ValueError, match="expected"):
-        EndToEndHead().class_count((1, 300, 7))
+        EndToEndHead().fit(with_output(1, 300, 7))
 
 
 def test_batches_of_three_find_what_batches_of_one_find(tmp_path: Path) -> None:

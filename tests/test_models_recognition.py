@@ -8,7 +8,7 @@ import pytest
 from vistadex import models
 from vistadex.errors import ModelError, ModelQuestionError, NotFoundError
 from vistadex.models.cards import PRESETS, ModelCard, preprocessing_from_dict
-from vistadex.models.tiny import constant_output, mean_color
+from vistadex.models.tiny import constant_output, mean_color, named_outputs
 
 ULTRALYTICS = {"task": "detect", "stride": "32", "imgsz": "[64, 64]", "license": "AGPL-3.0"}
 NAMES = {"names": "{0: 'ant', 1: \"bee's\"}"}
@@ -88,11 +88,13 @@ def test_names_that_can_not_be_read_are_an_error(names: str, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("shape", "looks"),
     [
-        ((84, 8), "YOLOX or YOLOv5 with 3 classes"),
-        ((252, 8), "YOLOv5 with 3 classes"),
-        ((7, 84), "Ultralytics v8 or v11 with 3 classes"),
-        ((300, 6), "an end-to-end detector"),
-        ((5, 5, 5), "output"),
+        ((84, 8), "heads that could fit: yolox (3 classes), yolov5 (3 classes)\n"),
+        ((252, 8), "heads that could fit: yolov5 (3 classes)\n"),
+        ((7, 84), "heads that could fit: ultralytics (3 classes)\n"),
+        ((300, 6), "heads that could fit: end-to-end\n"),
+        ((85, 42), "heads that could fit: yolov5 (37 classes), nanodet-plus (10 classes)\n"),
+        ((100, 7), "heads that could fit: efficientdet\n"),
+        ((5, 5, 5), "heads that could fit: none of those known\n"),
     ],
 )
 def test_a_layout_that_is_not_certain_is_asked_for(
@@ -103,8 +105,53 @@ def test_a_layout_that_is_not_certain_is_asked_for(
         resolve(path, tmp_path)
     text = str(asked.value)
     assert looks in text
+    assert "input: images float32 [1, 3, 64, 64]\noutput: output float32 [1, " in text
     assert f"vistadex models add {path} --head " in text
     assert "--classes names.txt" in text
+
+
+@pytest.mark.parametrize(
+    ("shape", "head", "lists"),
+    [
+        ((84, 85), None, " or coco"),
+        ((84, 95), "yolov5", " or coco-90"),
+        ((84, 96), "yolov5", " or coco-91"),
+        ((84, 8), None, ""),
+        ((100, 7), None, " or coco-91"),
+        ((300, 6), None, ""),
+    ],
+)
+def test_the_lists_of_names_that_fit_the_classes_are_named(
+    shape: tuple[int, ...], head: str | None, lists: str, tmp_path: Path
+) -> None:
+    path = constant_output(tmp_path / "m.onnx", np.zeros(shape, np.float32))
+    with pytest.raises(ModelQuestionError) as asked:
+        models.ModelStore(tmp_path / "store").add(path, head=head)
+    assert f"--classes names.txt (one name a line){lists} (with --try" in str(asked.value)
+
+
+def test_the_classes_of_a_classifier_are_no_list_of_coco(tmp_path: Path) -> None:
+    path = mean_color(tmp_path / "c.onnx", np.ones((3, 80)), softmax=True)
+    with pytest.raises(ModelQuestionError, match="It has 80 classes") as asked:
+        models.ModelStore(tmp_path / "store").add(path)
+    assert "coco" not in str(asked.value)
+
+
+def test_tensorflow_s_detectors_count_from_0_in_tflite_and_from_1_in_onnx(
+    tmp_path: Path, shared_data: Path
+) -> None:
+    store = models.ModelStore(tmp_path / "store")
+    with pytest.raises(ModelQuestionError, match=r"line\) or coco-90 \(with"):
+        store.add(shared_data / "weights" / "ssd_mobilenet_v1_coco_quant_detect.tflite")
+    outputs = {
+        "detection_boxes": np.zeros((1, 2, 4), np.float32),
+        "detection_classes": np.zeros((1, 2), np.float32),
+        "detection_scores": np.zeros((1, 2), np.float32),
+        "num_detections": np.zeros(1, np.float32),
+    }
+    inputs = {"images": ("float32", [1, 3, 64, 64])}
+    with pytest.raises(ModelQuestionError, match=r"line\) or coco-91 \(with"):
+        store.add(named_outputs(tmp_path / "t.onnx", inputs, outputs))
 
 
 def test_the_size_of_a_dynamic_graph_is_asked_for(tmp_path: Path) -> None:

@@ -49,6 +49,32 @@ def test_adding_a_file_again_updates_its_card(store: models.ModelStore, detector
     assert [file.card.name for file in store.list()] == ["second"]
 
 
+def test_another_head_brings_its_own_preprocessing(
+    store: models.ModelStore, detector: Path
+) -> None:
+    first = store.add(detector, head="yolox", classes=NAMES, pad_value=7).card.input
+    assert (first.color, first.pad_value) == ("BGR", 7)
+    other = store.add(detector, head="yolov5")
+    alone = models.ModelStore(store.folder / "alone").add(detector, head="yolov5", classes=NAMES)
+    assert other.card == alone.card
+    assert (other.card.input.color, other.card.input.size_wh) == ("RGB", (64, 64))
+    said = store.add(detector, head="yolox", scale=0.5).card.input
+    assert (said.color, said.scale) == ("BGR", 0.5)
+
+
+def test_the_same_head_keeps_what_was_said_of_preprocessing(
+    store: models.ModelStore, detector: Path, tmp_path: Path
+) -> None:
+    store.add(detector, head="yolox", classes=NAMES, pad_value=7)
+    assert store.add(detector, head="yolox").card.input.pad_value == 7
+    colors = mean_color(tmp_path / "c.onnx", np.eye(3))
+    store.add(colors, head="logits", classes=NAMES, preset="imagenet", crop=1.0)
+    again = store.add(colors, head="probabilities").card
+    assert (again.input.crop, again.head) == (1.0, "probabilities")
+    vector = store.add(colors, head="embedding").card
+    assert (vector.task, vector.classes, vector.input.crop) == ("embedder", (), 1.0)
+
+
 def test_a_name_belongs_to_one_file(
     store: models.ModelStore, detector: Path, tmp_path: Path
 ) -> None:
@@ -105,7 +131,7 @@ def test_a_refused_file_leaves_nothing_behind(store: models.ModelStore, detector
     assert not store.folder.exists() or list(store.folder.iterdir()) == []
 
 
-def test_a_graph_whose_channels_are_last_is_refused(
+def test_a_graph_whose_channels_are_neither_first_nor_last_is_refused(
     store: models.ModelStore, tmp_path: Path
 ) -> None:
     import onnx
@@ -113,11 +139,11 @@ def test_a_graph_whose_channels_are_last_is_refused(
     path = constant_output(tmp_path / "m.onnx", np.zeros((84, 8), np.float32))
     model = onnx.load(path)
     for dim, size in zip(
-        model.graph.input[0].type.tensor_type.shape.dim, (1, 64, 64, 3), strict=True
+        model.graph.input[0].type.tensor_type.shape.dim, (1, 64, 3, 64), strict=True
     ):
         dim.dim_value = size
     onnx.save(model, path)
-    with pytest.raises(ModelError, match="expected 3 channels first"):
+    with pytest.raises(ModelError, match=r"expected one for pictures, \[N, 3, height, width\]"):
         store.add(path, head="yolox", classes=NAMES)
 
 

@@ -119,7 +119,9 @@ def test_a_classifier_is_asked_for_head_classes_and_preprocessing(tmp_path: Path
     store = models.ModelStore(tmp_path / "store")
     with pytest.raises(ModelQuestionError, match="head, classes") as asked:
         store.add(path)
-    assert "a classifier (head logits or probabilities) or an embedder" in str(asked.value)
+    assert "heads that could fit: logits (3 classes), probabilities (3 classes), embedding" in str(
+        asked.value
+    )
     with pytest.raises(ModelQuestionError, match=r"its preprocessing.*--preset"):
         store.add(path, head="logits", classes=NAMES)
     with pytest.raises(ModelError, match="has 3 classes, the card names 2"):

@@ -142,6 +142,21 @@ def test_a_wrong_bucket_and_a_wrong_key_are_missing() -> None:
         open_source("s3://photos").read_start("no//ne", 9)
 
 
+def test_a_file_in_a_bucket_that_is_not_there_names_the_bucket(aws: pytest.MonkeyPatch) -> None:
+    source = S3Source("s3://no-such-bucket")
+    for ask in (source.stat, source.read):
+        with pytest.raises(SourceMissingError, match=r"no bucket 'no-such-bucket'.*check its name"):
+            ask("x.zip")
+
+
+@pytest.mark.usefixtures("aws")
+def test_a_key_that_is_not_there_is_said_to_be_missing(bucket: str) -> None:
+    source = S3Source(f"s3://{bucket}")
+    for ask in (source.stat, source.read):
+        with pytest.raises(SourceMissingError, match=r"none\.zip: there is no such key"):
+            ask("none.zip")
+
+
 def test_a_profile_of_the_config_files_is_used(
     aws: pytest.MonkeyPatch, bucket: str, s3_server: str, tmp_path: Path
 ) -> None:

@@ -20,14 +20,17 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+import vistadex
 from vistadex import jsonable
 from vistadex.catalog import Catalog, writing
 from vistadex.records import Analyzer, Detections, Failure, Outcome
 from vistadex.sources import open_source
 from vistadex.sources.folder import FolderSource
+from vistadex.testing import RedSquareDetector
 from vistadex.web import create_app, queries
 from vistadex.web.cache import Cache
 from vistadex.web.pictures import Pictures
+from vistadex.web.views import picture_href
 
 CLASSES = ("dog", "cat", "traffic light", "t-shirt", "-minus", 'with "quotes"', "person")
 HTML = {"Accept": "text/html"}
@@ -434,7 +437,7 @@ def test_bytes_that_are_no_picture_are_never_sent(client: TestClient, kind: str)
 def test_files_that_can_not_be_shown_are_not_read(
     client: TestClient, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    monkeypatch.setattr(FolderSource, "read", lambda *_: pytest.fail("it was read"))
+    monkeypatch.setattr(FolderSource, "read_within", lambda *_: pytest.fail("it was read"))
     answer = client.get(f"/{kind}/{ids(client)['d.jpg']}")
     assert error(answer, 415)["message"] == "begins with b'<script>'"
 
@@ -448,10 +451,55 @@ def test_pictures_above_the_limits_are_refused(
     answer = few_pixels.get(f"/{kind}/{ids(few_pixels)['c.tif']}")
     assert "more than the limit" in error(answer, 415)["message"]
     monkeypatch.setenv("VISTADEX_MAX_FILE_BYTES", "100")
-    monkeypatch.setattr(FolderSource, "read", lambda *_: pytest.fail("it was read"))
+    monkeypatch.setattr(FolderSource, "read_within", lambda *_: pytest.fail("it was read"))
     few_bytes = TestClient(create_app(catalog, tmp_path / "b"), base_url="http://localhost")
     answer = few_bytes.get(f"/{kind}/{ids(few_bytes)['a.jpg']}")
     assert "more than the limit of 100" in error(answer, 415)["message"]
+
+
+@pytest.mark.parametrize("kind", ["picture", "thumbnail"])
+def test_a_picture_that_has_grown_above_the_limit_is_refused_unread(
+    catalog: Catalog, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setenv("VISTADEX_MAX_FILE_BYTES", "100000")
+    with open(folder / "a.jpg", "r+b") as file:
+        file.truncate(1 << 40)
+    client = TestClient(create_app(catalog, tmp_path / "b"), base_url="http://localhost")
+    answer = client.get(f"/{kind}/{ids(client)['a.jpg']}")
+    assert "expected 100,000 at most" in error(answer, 415)["message"]
+
+
+def test_a_manifest_s_picture_is_shown_as_it_was_last_indexed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.jpg").write_bytes(drawn("JPEG", (64, 64)))
+    (tmp_path / "list.txt").write_text("a.jpg\nftp://no/b.jpg\n")
+
+    def index(only: str) -> None:
+        detector = cast(Any, RedSquareDetector())
+        vistadex.index(tmp_path / "list.txt", detector=detector, catalog=catalog, only=only)
+
+    with Catalog(str(tmp_path / "catalog.db"), create=True) as catalog:
+        index("new")
+        client = TestClient(create_app(catalog, tmp_path / "cache"), base_url="http://localhost")
+        image = catalog.image(str(tmp_path / "a.jpg"))
+        link = picture_href("thumbnail", image.id, image.uri, image.version)
+        first = client.get(link)
+        assert size_of(first.content) == (64, 64)
+        assert first.headers["cache-control"] == "private, no-cache"
+        known = {"If-None-Match": first.headers["etag"]}
+        assert client.get(link, headers=known).status_code == 304
+        (tmp_path / "a.jpg").write_bytes(drawn("JPEG", (32, 32)))
+        moved = time.time() + 100
+        monkeypatch.setattr(time, "time", lambda: moved)
+        index("all")
+        again = client.get(link, headers=known)
+        assert size_of(again.content) == (32, 32)
+        assert again.headers["cache-control"] == "private, no-cache"
+        (bad,) = catalog.errors()
+        assert bad.reason == "bad_name"
+        answer = client.get(f"/thumbnail/{bad.id}")
+        assert "ftp:// is unknown" in error(answer, 415)["message"]
 
 
 def test_the_cache_folder_may_go_while_serving(client: TestClient, tmp_path: Path) -> None:
@@ -480,12 +528,12 @@ def test_the_same_thumbnail_asked_for_at_once_is_made_once(
     source = open_source(image.source)
     everyone_waits = threading.Barrier(4)
 
-    def read(key: str) -> Any:
+    def read(key: str, max_bytes: int) -> Any:
         reads.append(key)
         time.sleep(0.2)
-        return open_source(image.source).read(key)
+        return open_source(image.source).read_within(key, max_bytes)
 
-    monkeypatch.setattr(source, "read", read)
+    monkeypatch.setattr(source, "read_within", read)
     pictures._sources[image.source] = source
 
     def ask(_: int) -> bytes | None:

@@ -7,19 +7,45 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vistadex.catalog import Catalog
+    from vistadex.comparing import Comparison, compare
+    from vistadex.copying import CopySummary, copy
     from vistadex.errors import VistadexError
+    from vistadex.exporting import ExportSummary, export_annotations
+    from vistadex.importing import ImportSummary, import_annotations
     from vistadex.indexing import Summary, index
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Catalog": "vistadex.catalog",
+    "Comparison": "vistadex.comparing",
+    "CopySummary": "vistadex.copying",
+    "ExportSummary": "vistadex.exporting",
+    "ImportSummary": "vistadex.importing",
     "Summary": "vistadex.indexing",
     "VistadexError": "vistadex.errors",
+    "compare": "vistadex.comparing",
+    "copy": "vistadex.copying",
+    "export_annotations": "vistadex.exporting",
+    "import_annotations": "vistadex.importing",
     "index": "vistadex.indexing",
 }
 
-__all__ = ["Catalog", "Summary", "VistadexError", "__version__", "index"]
+__all__ = [
+    "Catalog",
+    "Comparison",
+    "CopySummary",
+    "ExportSummary",
+    "ImportSummary",
+    "Summary",
+    "VistadexError",
+    "__version__",
+    "compare",
+    "copy",
+    "export_annotations",
+    "import_annotations",
+    "index",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vistadex.records import FloatArray, IntArray
+from vistadex.records import DoubleArray, FloatArray, IntArray
 
 
 def xyxy_to_xywh(boxes_xyxy: FloatArray) -> FloatArray:
@@ -41,6 +41,30 @@ def clip(boxes_xyxy: FloatArray, width: int, height: int) -> FloatArray:
     """The part of each box that lies inside an image of that size."""
     limits = np.array([width, height, width, height], np.float32)
     return np.clip(boxes_xyxy, np.float32(0), limits)
+
+
+def turn(boxes_xyxy: DoubleArray, orientation: int, width: int, height: int) -> DoubleArray:
+    """(N, 4) boxes of a picture as stored in the picture turned upright.
+
+    Args:
+        orientation: 1 to 8, as EXIF says it.
+        width: of the picture as stored.
+    Source: EXIF 2.32, tag 0x0112.
+    """
+    x, y = boxes_xyxy[:, 0::2], boxes_xyxy[:, 1::2]
+    right, low = width - x, height - y
+    turned_xy = {
+        1: (x, y),
+        2: (right, y),
+        3: (right, low),
+        4: (x, low),
+        5: (y, x),
+        6: (low, x),
+        7: (low, right),
+        8: (y, right),
+    }
+    xs, ys = (np.sort(one, axis=1) for one in turned_xy[orientation])
+    return np.stack([xs[:, 0], ys[:, 0], xs[:, 1], ys[:, 1]], axis=1)
 
 
 def box_iou(a_xyxy: FloatArray, b_xyxy: FloatArray) -> FloatArray:

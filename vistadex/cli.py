@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
+from vistadex import cli_annotations
 from vistadex.cli_models import models_app
 from vistadex.console import (
     CatalogOption,
@@ -40,15 +42,22 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(models_app, name="models")
+app.command("import")(cli_annotations.import_annotations)
+app.command("export")(cli_annotations.export_annotations)
+app.command()(cli_annotations.compare)
+app.command()(cli_annotations.copy)
 
 INTERRUPTED = 130
 
 
 @app.command()
 def index(
-    sources: Annotated[list[str], typer.Argument(help="Folders, or s3://bucket/prefix.")],
+    sources: Annotated[
+        list[str],
+        typer.Argument(help="Folders, buckets (s3://, gs://, az://), archives, manifests."),
+    ],
     detector: Annotated[
-        str | None, typer.Option(help="Model that finds objects: name in the store, or .onnx file.")
+        str | None, typer.Option(help="Model that finds objects: name in the store, or file.")
     ] = None,
     classifier: Annotated[str | None, typer.Option(help="Model that names whole images.")] = None,
     embedder: Annotated[str | None, typer.Option(help="Model for similarity.")] = None,
@@ -70,10 +79,26 @@ def index(
         ),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    runtime: Annotated[
+        str, typer.Option(help="auto, onnxruntime, openvino or litert; auto: the file's own.")
+    ] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="auto, f32 or bf16; bf16 needs openvino; auto: f32.")
+    ] = "auto",
+    tile: Annotated[
+        int | None,
+        typer.Option(help="Go over larger pictures in windows of so many pixels, too."),
+    ] = None,
+    overlap: Annotated[
+        float, typer.Option(help="Share of a window that the next one covers too.")
+    ] = 0.2,
     threads: Annotated[
         int | None, typer.Option(help="Images in work at a time; 0: one per core.")
     ] = None,
     max_pixels: Annotated[int | None, typer.Option(help="Refuse larger pictures.")] = None,
+    allow_truncated: Annotated[
+        bool, typer.Option("--allow-truncated", help="Take the readable part of broken pictures.")
+    ] = False,
     json_: JsonOption = False,
 ) -> None:
     """Find what is in every image of folders and buckets, and keep it in the catalog."""
@@ -92,8 +117,13 @@ def index(
             size=size,
             rectangular=rectangular,
             device=device,
+            runtime=runtime,
+            precision=precision,
+            tile=tile,
+            overlap=overlap,
             threads=threads,
             max_pixels=max_pixels,
+            allow_truncated=allow_truncated,
             progress=progress,
         )
     if json_:
@@ -184,6 +214,8 @@ def show(
         out_json({**jsonable.image(known), "drawn": str(path)})
         return
     out(f"{known.uri}: {known.width} x {known.height}, {known.status}")
+    if known.warning:
+        out(f"  {known.warning}")
     for box in known.boxes:
         if box.score >= min_score:
             x0, y0, x1, y1 = box.box_xyxy
@@ -311,7 +343,19 @@ def main(run: Callable[..., Any] = app) -> NoReturn:
         code = usage_error(error)
     if code == INTERRUPTED:
         say("stopped; what was committed stays, and the same command goes on from there")
-    sys.exit(code if isinstance(code, int) else 0)
+    leave(code if isinstance(code, int) else 0)
+
+
+def leave(code: int) -> NoReturn:
+    """Ends the process, at once where a stopped run's threads are still inside native code."""
+    if threading.active_count() > 1:
+        from vistadex.engines.local import still_working
+
+        if still_working():
+            with suppress(OSError):  # a reader that has gone away
+                sys.stdout.flush()
+            os._exit(code)
+    sys.exit(code)
 
 
 def output_error(error: OSError) -> int:

@@ -52,7 +52,7 @@ def save_with_boxes(image: IndexedImage, path: Path, *, min_score: float = 0.0) 
     """
     content = open_source(image.source).read(image.key)
     boxes = [box for box in image.boxes if box.score >= min_score]
-    drawn = draw_boxes(decode(content.data).pixels, boxes)
+    drawn = draw_boxes(decode(content.data, allow_truncated=bool(image.warning)).pixels, boxes)
     try:
         path.write_bytes(encode_jpeg(drawn, quality=92))
     except OSError as error:

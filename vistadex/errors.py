@@ -8,6 +8,7 @@
     ├── SourceError              a folder or bucket can't be listed or read
     │   ├── SourceMissingError   the folder, bucket or key does not exist
     │   ├── SourceDeniedError    the source refuses the credentials or permissions at hand
+    │   ├── SourceTooLargeError  a file has more bytes than were to be read into memory
     │   └── SourceUnavailableError   the source did not answer; trying again may help
     ├── ModelError               a model file can't be used
     │   └── ModelQuestionError   the file alone does not say how to use it
@@ -69,6 +70,14 @@ class SourceMissingError(SourceError):
 
 class SourceDeniedError(SourceError):
     """The source refuses the credentials or permissions at hand."""
+
+
+class SourceTooLargeError(SourceError):
+    """A file has more bytes than were to be read into memory; None: how many is not stated."""
+
+    def __init__(self, message: str, size_bytes: int | None = None) -> None:
+        super().__init__(message)
+        self.size_bytes = size_bytes
 
 
 class SourceUnavailableError(SourceError):

@@ -6,6 +6,7 @@
             | "score" ( ">" | ">=" ) x   only classes found with such a score, 0 to 1
             | "source:" text             only images of sources whose address ends so
             | "model:" text              only what this model found, by name or SHA-256 prefix
+            | name ":" text              only images with this attribute: split:train
     class   = word { word } | '"' text '"'
 
 Between classes stands & (all of them) or | (any of them, most matched first), not both.
@@ -27,7 +28,7 @@ _TOKEN = re.compile(
     r"""\s*(?:
         (?P<operator>[&|])
       | (?P<score>score\s*(?P<strict>>=?)\s*(?P<limit>[^\s&|]*))
-      | (?P<filter>(?P<field>source|model):(?:"(?P<quoted_value>[^"]*)"|(?P<value>[^\s&|]*)))
+      | (?P<filter>(?P<field>[A-Za-z_][\w.-]*):(?:"(?P<quoted_value>[^"]*)"|(?P<value>[^\s&|]*)))
       | (?P<count>>=?\s*(?P<number>[^\s&|]*))
       | (?P<minus>-)
       | "(?P<quoted>[^"]*)"
@@ -56,6 +57,8 @@ class Query:
     """Classes found with a lower score do not count; in units of 1 / SCORE_SCALE."""
     source: str | None = None
     model: str | None = None
+    attributes: tuple[tuple[str, str], ...] = ()
+    """Names and values that the image's attributes must have."""
 
 
 def parse(text: str) -> Query:
@@ -148,10 +151,15 @@ class _Parser:
         self.dangling = ""
         if not value:
             raise self.fail(f"{field}: needs a name")
+        if field.casefold() in ("source", "model"):
+            field = field.casefold()
         if field == "source":
             self.filters = replace(self.filters, source=value)
-        else:
+        elif field == "model":
             self.filters = replace(self.filters, model=value)
+        else:
+            attributes = (*self.filters.attributes, (field, value))
+            self.filters = replace(self.filters, attributes=attributes)
 
     def take_count(self, token: str, number: str) -> None:
         if not self.words or self.negated:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from vistadex import models, settings
 from vistadex.engines.local import LocalEngine
-from vistadex.errors import ModelError, UsageError
+from vistadex.errors import UsageError, VistadexError
 from vistadex.models.store import ModelStore
 from vistadex.progress import Progress, Silent
 from vistadex.records import Analyzer, Task
@@ -62,15 +62,20 @@ def index(
     size: int | None = None,
     rectangular: bool | None = None,
     device: str = "auto",
+    runtime: str = "auto",
+    precision: str = "auto",
+    tile: int | None = None,
+    overlap: float = 0.2,
     threads: int | None = None,
     max_pixels: int | None = None,
+    allow_truncated: bool = False,
     progress: Progress | None = None,
 ) -> Summary:
-    """Analyzes every image of folders and buckets, and keeps what was found in the catalog.
+    """Analyzes every image of the sources, and keeps what was found in the catalog.
 
     Args:
-        sources: folders, or s3://bucket/prefix.
-        detector, classifier, embedder: a model of the store, an .onnx file, or an Analyzer. With
+        sources: folders, buckets (s3://bucket/prefix, gs://, az://), archives and manifests.
+        detector, classifier, embedder: a model of the store, a model file, or an Analyzer. With
             none of the three, the setting `detector`, or else the only detector of the store.
         catalog: file name or URL, made where it is missing; None: the setting.
         only: new: what is new or changed, or not seen by these models; failed: what has failed
@@ -81,23 +86,33 @@ def index(
         rectangular: pad pictures to their own shape instead of a square, a third faster; None:
             where the model's graph allows it.
         device: auto, cpu or cuda.
+        runtime: auto, onnxruntime, openvino or litert; auto: the file's own.
+        precision: auto, f32 or bf16, which needs openvino; auto: f32, or as the file was made.
+        tile: side in pixels of the windows in which the detector goes over larger pictures at full
+            size, beside the whole picture; None: whole pictures only.
+        overlap: share of a window that the next one covers too, from 0 to below 0.9.
         threads: images in work at a time; None: the setting, 0: one per core.
         max_pixels: larger pictures are refused; None: the setting.
+        allow_truncated: take the readable part of pictures that break off, with a warning.
         progress: is told how far the run is.
-    Raises: UsageError, SourceError, ModelError or CatalogError before the first image; never for a
-        bad image, which gets a row with a reason.
+    Raises: UsageError, ModelError or CatalogError before the first image; SourceError at the end,
+        after all that could be listed; never for a bad image, which gets a row with a reason.
     """
     started = time.monotonic()
     if not sources:
-        raise UsageError("no source: name a folder or s3://bucket/prefix")
+        raise UsageError("no source: name a folder, bucket, archive or manifest")
     opened = list({source.uri: source for source in map(open_source, sources)}.values())
     engine = LocalEngine(settings.value("threads", threads, int))
     analyzers = _analyzers(
         {"detector": detector, "classifier": classifier, "embedder": embedder},
-        device,
-        min_score=min_score,
-        size=size,
-        rectangular=rectangular,
+        {"device": device, "runtime": runtime, "precision": precision},
+        {
+            "min_score": min_score,
+            "size": size,
+            "rectangular": rectangular,
+            "tile": tile,
+            "overlap": overlap,
+        },
     )
     loading = [threading.Thread(target=_load_early, args=(one,)) for one in analyzers]
     for thread in loading:
@@ -110,6 +125,7 @@ def index(
         max_pixels=settings.value("max_pixels", max_pixels, int),
         max_file_bytes=settings.value("max_file_bytes", None, int),
         read_ahead_bytes=settings.value("read_ahead_bytes", None, int) // engine.threads,
+        allow_truncated=allow_truncated,
     )
     store = catalog if isinstance(catalog, Catalog) else Catalog(catalog, create=True)
     run = Run(store, analyzers, limits, only, prune, progress or Silent())
@@ -125,9 +141,16 @@ def index(
 
 
 def _analyzers(
-    chosen: Mapping[Task, str | Path | Analyzer | None], device: str, **detection: Any
+    chosen: Mapping[Task, str | Path | Analyzer | None],
+    running: Mapping[str, Any],
+    detection: Mapping[str, Any],
 ) -> tuple[Analyzer, ...]:
-    """The analyzers that a call names; none named: the setting `detector`, or the only detector."""
+    """The analyzers that a call names; none named: the setting `detector`, or the only detector.
+
+    Args:
+        running: options of models.analyzer for every model.
+        detection: options for detectors only.
+    """
     store = ModelStore(Path(settings.value("models", None, str)))
     named = {task: model for task, model in chosen.items() if model is not None}
     if not named:
@@ -135,13 +158,13 @@ def _analyzers(
         named = {"detector": setting} if setting else {}
     if not named:
         file = models.default("detector", store)
-        return (models.analyzer(file, device=device, **detection),)
+        return (models.analyzer(file, **running, **detection),)
     found: list[Analyzer] = []
     for task, model in named.items():
         if isinstance(model, str | Path):
             file = models.resolve(str(model), task=task, store=store)
             options = detection if task == "detector" else {}
-            found.append(models.analyzer(file, device=device, **options))
+            found.append(models.analyzer(file, **running, **options))
         else:
             found.append(model)
     return tuple(found)
@@ -149,7 +172,7 @@ def _analyzers(
 
 def _load_early(analyzer: Analyzer) -> None:
     """Begins to load a model; what goes wrong is raised where the first shard needs it."""
-    with suppress(ModelError):
+    with suppress(VistadexError):
         analyzer.load()
 
 
@@ -162,7 +185,7 @@ def summarize(run: Run, seconds: float) -> Summary:
         unchanged=run.unchanged,
         failed=failed,
         vanished=run.vanished,
-        pruned=run.vanished if run.prune else 0,
+        pruned=run.pruned,
         seconds=seconds,
         images_per_s=(run.indexed + failed) / seconds,
         peak_rss_bytes=peak_rss_bytes(),

@@ -42,6 +42,7 @@ class Run:
     unchanged: int = 0
     indexed: int = 0
     vanished: int = 0
+    pruned: int = 0
     failures: Counter[str] = field(default_factory=Counter)
     reporting: threading.Lock = field(default_factory=threading.Lock)
 
@@ -55,15 +56,26 @@ class Run:
             ]
 
     def shards(self, sources: Sequence[Source]) -> Iterator[Shard]:
-        """All work, cut into shards while it is being listed."""
+        """All work, cut into shards while it is being listed.
+
+        Raises: SourceError for those that could not be listed (to their end), after all others.
+        """
         first = FIRST_SHARD
+        broken: list[SourceError] = []
         for source in sources:
             plan = self._failed(source) if self.only == "failed" else self._plan(source)
-            for entries in cut(plan, first, cores()):
-                yield Shard(source.uri, entries, self.analyzers, self.limits)
+            try:
+                for entries in cut(plan, first, cores()):
+                    yield Shard(source.uri, entries, self.analyzers, self.limits)
+            except SourceError as error:
+                broken.append(error)
             first = LARGEST_SHARD
         self.listing = False
         self.report()
+        if len(broken) == 1:
+            raise broken[0]
+        if broken:
+            raise SourceError("\n".join(map(str, broken)))
 
     def _plan(self, source: Source) -> Iterator[list[ImageEntry]]:
         """Entries that need work, page by page; what a page passes by has vanished."""
@@ -126,7 +138,7 @@ class Run:
         if known.reason == "truncated" and self.limits.allow_truncated:
             return False
         if known.reason is not None:
-            return known.reason not in ("unreadable", "internal")
+            return known.reason not in ("unreadable", "unsupported", "internal")
         return known.analyses == len(self.registered)
 
     def _failed(self, source: Source) -> Iterator[list[ImageEntry]]:
@@ -155,10 +167,11 @@ class Run:
         self.vanished += len(ids)
         with self.catalog.writing() as connection:
             writing.delete_images(connection, folders)
-            if self.prune:
-                writing.delete_images(connection, ids)
-            else:
-                writing.set_status(connection, ids, "vanished")
+            # What people have annotated can't be found again by looking at a picture.
+            kept = set(ids) if not self.prune else reading.annotated(connection, ids)
+            writing.delete_images(connection, [id_ for id_ in ids if id_ not in kept])
+            writing.set_status(connection, sorted(kept), "vanished")
+        self.pruned += len(ids) - len(kept)
 
     def _bring_back(self, matches: Sequence[tuple[ImageEntry, reading.KnownImage | None]]) -> None:
         """Images that were marked as vanished and are there again, with the same bytes."""
@@ -178,9 +191,11 @@ class Run:
     def _describe(self, matches: Sequence[tuple[ImageEntry, reading.KnownImage | None]]) -> None:
         """Enters what a manifest says anew about images that are known."""
         changed = {
-            known.id: entry.attributes
+            known.id: {**(known.attributes or {}), **entry.attributes}
             for entry, known in matches
-            if known is not None and entry.attributes not in (None, known.attributes)
+            if known is not None
+            and entry.attributes
+            and not entry.attributes.items() <= (known.attributes or {}).items()
         }
         if changed:
             with self.catalog.writing() as connection:

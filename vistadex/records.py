@@ -42,25 +42,38 @@ The order is that of the bits in the catalog: new names go to the end."""
 
 def image_address(source_uri: str, key: str) -> str:
     """What users see and can open: the path or address of one image of a source."""
-    if key.startswith("file://"):
-        return unquote(key[len("file://") :])
-    return key if _ADDRESS.match(key) else f"{source_uri.rstrip('/')}/{key}"
+    if not is_address(source_uri, key):
+        return f"{source_uri.rstrip('/')}/{key}"
+    return shown_address(key)
 
 
-_ADDRESS = re.compile(r"(https?|s3|gs|az)://")
-"""How the keys of a manifest begin, which are whole addresses."""
+def shown_address(address: str) -> str:
+    """An address as people write it: a file of this machine by its path."""
+    is_file = address.startswith("file://")
+    return unquote(address[len("file://") :]) if is_file else address
+
+
+def is_address(source_uri: str, key: str) -> bool:
+    """Whether a key is a whole address: those of manifests are, whatever others look like."""
+    return _MANIFEST.search(source_uri) is not None and _ADDRESS.match(key) is not None
+
+
+_MANIFEST = re.compile(r"\.(txt|csv|tsv|jsonl|parquet)(\?.*)?$", re.IGNORECASE)
+_ADDRESS = re.compile(r"(https?|s3|gs|az|file)://")
 
 FAILURE_REASONS: Mapping[str, str] = {
     "empty": "the file has no bytes",
     "not_an_image": "the bytes are of no picture format that is read here",
+    "unsupported": "of a known format, but this kind is not read here or needs an extra",
     "truncated": "the picture breaks off before its end",
     "corrupt": "the picture's bytes contradict its format",
     "too_large": "more pixels or bytes than the limit allows",
     "unreadable": "the source did not give the bytes (permission, network, disk)",
-    "bad_name": "the name can't be stored as text (not UTF-8)",
+    "bad_name": "the name is no text (UTF-8), or a row of a manifest names no picture",
     "internal": "an error in a model or in Vistadex; please report it",
 }
-"""Why an image may have a row without results. `unreadable` alone may pass by itself."""
+"""Why an image may have a row without results. `unreadable` may pass by itself,
+`unsupported` when something is installed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,8 +193,9 @@ class Outcome:
     """As it was read: its version is that of the bytes analyzed."""
     width: int = 0
     height: int = 0
-    results: tuple[Result, ...] = ()
-    """One for each of the shard's analyzers, in their order; empty where failure is set."""
+    results: tuple[Result | None, ...] = ()
+    """One for each of the shard's analyzers, in their order; empty where failure is set; None for
+    annotations where the file says nothing of that kind."""
     failure: Failure | None = None
     warning: str = ""
     """What is wrong with an image that has results all the same: only a part was readable."""

@@ -40,13 +40,15 @@ def table() -> tuple[Setting, ...]:
         Setting(
             "cache",
             _folder("XDG_CACHE_HOME", ".cache"),
-            "folder of what can be made again: thumbnails",
+            "folder of what can be made again: thumbnails, lists of what archives hold",
         ),
         Setting("detector", "", "model that finds objects; empty: the only detector in the store"),
         Setting("threads", 0, "images in work at a time; 0: one per core"),
         Setting("max_pixels", 200_000_000, "pictures with more pixels are refused"),
         Setting("max_file_bytes", 1 << 30, "files with more bytes are refused"),
         Setting("read_ahead_bytes", 64 << 20, "bytes read ahead from a bucket"),
+        Setting("hf_endpoint", "https://huggingface.co", "where hf:// files are"),
+        Setting("hf_token", "", "secret for Hugging Face files that are not public"),
         Setting("host", "127.0.0.1", "address on which `vistadex serve` answers"),
         Setting("port", 8765, "port on which `vistadex serve` answers"),
     )
@@ -61,6 +63,17 @@ def value(name: str, given: T | None, kind: type[T]) -> T:
     if isinstance(found, str) and name in PLACES and "://" not in found:
         return kind(str(Path(found).expanduser()))
     return found
+
+
+def hf_token() -> str:
+    """The secret for Hugging Face: the setting, else HF_TOKEN as its own tools have it.
+
+    Raises: UsageError that does not show it, if it can't be a token.
+    """
+    token = (value("hf_token", None, str) or os.environ.get("HF_TOKEN", "")).strip()
+    if not all(" " < letter < "\x7f" for letter in token):
+        raise UsageError("HF_TOKEN: not a token, expected letters and digits; set it again")
+    return token
 
 
 def _found(name: str, given: T | None, kind: type[T]) -> T:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from vistadex.decoding import decode, use_one_thread
-from vistadex.errors import DecodingError
+from vistadex.errors import DecodingError, VistadexError
 from vistadex.records import Analyzer, DecodedImage, Failure, ImageEntry, Model, Outcome, Result
 from vistadex.sources import Source, open_source, read_images
 
@@ -124,12 +124,17 @@ def cut(
 ) -> Iterator[tuple[ImageEntry, ...]]:
     """Entries in tuples that grow to LARGEST_SHARD, and shrink so that all threads end together.
 
-    A page's entries are given before the page after the next is drawn, however few they are.
+    A page's entries are given before the page after the next is drawn, however few they are, and
+    before an error that ended the listing is raised.
     """
     size, given = first, 0
     page = next(pages, None)
     while page is not None:
-        following = next(pages, None)
+        following, broken = None, None
+        try:
+            following = next(pages, None)
+        except VistadexError as error:
+            broken = error  # in its turn: what was listed before is work to do
         waiting = deque(page)
         while waiting:
             ending = max(4, len(waiting) // (2 * threads)) if following is None else size
@@ -142,4 +147,6 @@ def cut(
             given += 1
             if given % (2 * threads) == 0:
                 size = min(LARGEST_SHARD, size * 2)
+        if broken is not None:
+            raise broken
         page = following

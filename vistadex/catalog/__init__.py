@@ -183,6 +183,18 @@ class Catalog:
             model=model or parsed.model,
         )
 
+    def walk(self, query: str = "") -> Iterator[IndexedImage]:
+        """Every image that a query finds when it is called, best first, a page in memory at a time.
+
+        Raises: QueryError like search.
+        """
+        parsed = grammar.parse(query)
+        with self.reading() as connection:
+            scope = search.resolve(connection, parsed, reading.all_analyzers(connection))
+            ids = search.every_id(connection, scope)
+        for start in range(0, len(ids), MAX_LIMIT):
+            yield from self.images(ids[start : start + MAX_LIMIT])
+
     def image(self, reference: int | str) -> IndexedImage:
         """One image by its id, or by its path or URI.
 

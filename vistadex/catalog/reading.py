@@ -46,6 +46,8 @@ class FoundBox(NamedTuple):
     """What an annotation file says of it by yes or no."""
     attributes: Mapping[str, Json] = MappingProxyType({})
     """What else it says."""
+    analyzer_id: int = 0
+    """Which parameters the model ran with: the catalog's number for both."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,9 @@ class IndexedImage:
     boxes: tuple[FoundBox, ...]
     """By falling score."""
     models: tuple[str, ...]
-    """Names of the models that have seen this version."""
+    """Names of the models that have seen it."""
+    analyzer_ids: tuple[int, ...] = ()
+    """The catalog's number for each of them and its parameters."""
     warning: str | None = None
     """What is wrong although there are results: only a part was readable."""
     attributes: Mapping[str, Json] = field(default_factory=dict)
@@ -157,6 +161,9 @@ class KnownImage:
     """How many of the wanted analyzers have seen this version."""
 
 
+ANNOTATIONS = "annotations:"
+"""How the identity of a model begins that is no file but an origin of annotations."""
+
 _IDS: sa.BindParameter[Any] = sa.bindparam("ids", expanding=True)
 _IMAGES = (
     sa.select(tables.image, tables.source.c.uri)
@@ -221,13 +228,15 @@ def _some_images(
     boxes: dict[int, list[FoundBox]] = defaultdict(list)
     for row in connection.execute(_BOXES, wanted).all():
         image_id, name, score, x0, y0, x1, y1, analyzer, bits, more = row
-        box = FoundBox(name, score / SCORE_SCALE, (x0, y0, x1, y1), names[analyzer])
-        if bits or more:
-            box = box._replace(flags=unpacked_flags(bits), attributes=more or {})
+        corners = (x0, y0, x1, y1)
+        flags = unpacked_flags(bits) if bits else {}
+        box = FoundBox(
+            name, score / SCORE_SCALE, corners, names[analyzer], flags, more or {}, analyzer
+        )
         boxes[image_id].append(box)
-    models: dict[int, list[str]] = defaultdict(list)
+    analyses: dict[int, list[int]] = defaultdict(list)
     for image_id, analyzer in sorted(connection.execute(_ANALYSES, wanted).all()):
-        models[image_id].append(names[analyzer])
+        analyses[image_id].append(analyzer)
     rows = {row.id: row for row in connection.execute(_IMAGES, wanted).all()}
     return [
         IndexedImage(
@@ -244,7 +253,8 @@ def _some_images(
             indexed_at=row.indexed_at,
             classes=tuple(sorted(classes[row.id], key=_rank)),
             boxes=tuple(sorted(boxes[row.id], key=_rank)),
-            models=tuple(models[row.id]),
+            models=tuple(names[analyzer] for analyzer in analyses[row.id]),
+            analyzer_ids=tuple(analyses[row.id]),
             warning=row.warning,
             attributes=row.attributes or {},
         )
@@ -268,11 +278,12 @@ class Analyzer(NamedTuple):
     id: int
     name: str
     sha256: str
+    task: str
 
 
-_ANALYZERS = sa.select(tables.analyzer.c.id, tables.model.c.name, tables.model.c.sha256).join_from(
-    tables.analyzer, tables.model
-)
+_ANALYZERS = sa.select(
+    tables.analyzer.c.id, tables.model.c.name, tables.model.c.sha256, tables.model.c.task
+).join_from(tables.analyzer, tables.model)
 
 
 def all_analyzers(connection: sa.Connection) -> list[Analyzer]:
@@ -433,3 +444,78 @@ def _planning(source_id: int, analyses: sa.ColumnElement[int], after: str | None
     )
     query = sa.select(*columns).where(image.c.source_id == source_id).order_by(image.c.key)
     return query if after is None else query.where(image.c.key > after)
+
+
+def model_card(connection: sa.Connection, sha256: str) -> dict[str, Any]:
+    """What is known of a model; empty where the catalog does not have it."""
+    query = sa.select(tables.model.c.card).where(tables.model.c.sha256 == sha256)
+    card = connection.execute(query).scalar()
+    return {} if card is None else dict(json.loads(card))
+
+
+def class_names(connection: sa.Connection, analyzer_id: int) -> tuple[str, ...]:
+    """The classes that an analyzer has found in some image, sorted."""
+    table, klass = tables.class_count, tables.klass
+    query = (
+        sa.select(klass.c.name)
+        .join_from(table, klass, table.c.class_id == klass.c.id)
+        .where(table.c.analyzer_id == analyzer_id, table.c.images > 0)
+    )
+    return tuple(sorted(connection.execute(query).scalars()))
+
+
+def known_sizes(
+    connection: sa.Connection, source_id: int, keys: Sequence[str]
+) -> dict[str, tuple[str, int, int]]:
+    """Version, width and height of the images of a source that could be decoded, by key."""
+    image = tables.image
+    known: dict[str, tuple[str, int, int]] = {}
+    for part in slices(keys):
+        query = sa.select(image.c.key, image.c.version, image.c.width, image.c.height).where(
+            image.c.source_id == source_id, image.c.key.in_(part), image.c.width > 0
+        )
+        for key, version, width, height in connection.execute(query):
+            known[key] = version, width, height
+    return known
+
+
+def shared_keys(connection: sa.Connection) -> set[str]:
+    """The keys that images of more than one source have."""
+    key = tables.image.c.key
+    query = sa.select(key).group_by(key).having(sa.func.count() > 1)
+    return set(connection.execute(query).scalars())
+
+
+def classes_of(
+    connection: sa.Connection, image_ids: Sequence[int], analyzer_id: int
+) -> dict[int, list[FoundClass]]:
+    """What one analyzer says of images as a whole, by id: by falling score, then name."""
+    table, klass = tables.image_class, tables.klass
+    found: dict[int, list[FoundClass]] = defaultdict(list)
+    for part in slices(image_ids):
+        query = (
+            sa.select(table.c.image_id, klass.c.name, table.c.score, table.c.boxes)
+            .join_from(table, klass)
+            .where(table.c.image_id.in_(part), table.c.analyzer_id == analyzer_id)
+        )
+        for image_id, name, score, boxes in connection.execute(query):
+            found[image_id].append(FoundClass(name, score / SCORE_SCALE, boxes))
+    return {image_id: sorted(classes, key=_rank) for image_id, classes in found.items()}
+
+
+def annotated(connection: sa.Connection, image_ids: Sequence[int]) -> set[int]:
+    """Which of these images have imported annotations."""
+    model, analyzer, analysis = tables.model, tables.analyzer, tables.analysis
+    found: set[int] = set()
+    for part in slices(image_ids):
+        query = (
+            sa.select(analysis.c.image_id)
+            .join_from(analysis, analyzer)
+            .join(model)
+            .where(
+                analysis.c.image_id.in_(part),
+                model.c.sha256.startswith(ANNOTATIONS, autoescape=True),
+            )
+        )
+        found.update(connection.execute(query).scalars())
+    return found

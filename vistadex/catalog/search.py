@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -163,6 +164,12 @@ def page(
     return [Position(image_id, matched, score) for image_id, matched, score in rows]
 
 
+def every_id(connection: sa.Connection, scope: Scope) -> array[int]:
+    """The ids of all images that the query finds, in rank order, eight bytes each."""
+    rows = connection.execute(_ranked(scope, None).execution_options(yield_per=1000))
+    return array("q", (row.image_id for row in rows))
+
+
 def count(connection: sa.Connection, scope: Scope) -> int:
     """How many images the query finds in all."""
     query = scope.query
@@ -214,8 +221,9 @@ def _one_class(scope: Scope, after: Position | None) -> sa.Select[Any]:
             ~sa.exists(
                 sa.select(sa.literal(1)).where(
                     better.c.image_id == ic.c.image_id,
-                    *_term_limits(scope, better, 0),
-                    sa.tuple_(better.c.score, better.c.analyzer_id)
+                    *_term_limits(scope, better, 0, best=True),
+                    # `+ 0` keeps the database from walking the class by score for each image.
+                    sa.tuple_(better.c.score + 0, better.c.analyzer_id)
                     > sa.tuple_(ic.c.score, ic.c.analyzer_id),
                 )
             )
@@ -277,10 +285,17 @@ def _any_class(scope: Scope, after: Position | None) -> sa.Select[Any]:
     return statement.order_by(sa.desc("matched"), sa.desc("score"), sa.desc("image_id"))
 
 
-def _term_limits(scope: Scope, table: Any, index: int) -> list[sa.ColumnElement[bool]]:
-    """Conditions on a row of image_class for one term of the query."""
+def _term_limits(
+    scope: Scope, table: Any, index: int, *, best: bool = False
+) -> list[sa.ColumnElement[bool]]:
+    """Conditions on a row of image_class for one term of the query.
+
+    Args:
+        best: the row is compared with one that has the score, which says that it has it too.
+    """
     term: Term = scope.query.terms[index]
-    limits = [table.c.class_id == scope.class_ids[index], *_row_limits(scope, table)]
+    limits = [table.c.class_id == scope.class_ids[index]]
+    limits += _of_analyzers(scope, table) if best else _row_limits(scope, table)
     if term.min_boxes:
         limits.append(table.c.boxes >= term.min_boxes)
         if scope.query.min_score:
@@ -299,9 +314,13 @@ def _row_limits(scope: Scope, table: Any) -> list[sa.ColumnElement[bool]]:
     limits: list[sa.ColumnElement[bool]] = []
     if scope.query.min_score:
         limits.append(table.c.score >= scope.query.min_score)
-    if scope.analyzer_ids is not None:
-        limits.append(table.c.analyzer_id.in_(scope.analyzer_ids))
-    return limits
+    return limits + _of_analyzers(scope, table)
+
+
+def _of_analyzers(scope: Scope, table: Any) -> list[sa.ColumnElement[bool]]:
+    if scope.analyzer_ids is None:
+        return []
+    return [table.c.analyzer_id.in_(scope.analyzer_ids)]
 
 
 def _restrict(statement: sa.Select[Any], scope: Scope, image_id: Any) -> sa.Select[Any]:
@@ -312,6 +331,8 @@ def _restrict(statement: sa.Select[Any], scope: Scope, image_id: Any) -> sa.Sele
             owner.c.id == image_id, owner.c.source_id.in_(scope.source_ids)
         )
         statement = statement.where(sa.exists(of_source))
+    for name, value in scope.query.attributes:
+        statement = statement.where(sa.exists(_has_attribute(image_id, name, value)))
     for class_id in scope.without_ids:
         other = ic.alias(f"without{class_id}")
         has = sa.select(sa.literal(1)).where(
@@ -319,3 +340,11 @@ def _restrict(statement: sa.Select[Any], scope: Scope, image_id: Any) -> sa.Sele
         )
         statement = statement.where(~sa.exists(has))
     return statement
+
+
+def _has_attribute(image_id: Any, name: str, value: str) -> sa.Select[Any]:
+    """A row where the image has the attribute, a text, number or truth value."""
+    owner = tables.image.alias("described")
+    stored = sa.cast(owner.c.attributes[name].as_string(), sa.Text)
+    values = {"true": ("true", "1"), "false": ("false", "0")}.get(value.casefold(), (value,))
+    return sa.select(sa.literal(1)).where(owner.c.id == image_id, stored.in_(values))

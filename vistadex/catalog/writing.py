@@ -6,8 +6,9 @@ import hashlib
 import json
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from itertools import repeat
 from typing import Any, TypeAlias
 
@@ -16,6 +17,7 @@ import sqlalchemy as sa
 
 from vistadex.catalog import tables
 from vistadex.catalog.counting import Counts, slices
+from vistadex.catalog.reading import ANNOTATIONS, annotated
 from vistadex.catalog.tables import RESULT_TABLES
 from vistadex.records import (
     FLAGS,
@@ -93,8 +95,9 @@ def write_outcomes(
 ) -> None:
     """Puts a shard's outcomes in place of what was known, inside the caller's transaction.
 
-    Results of another version of an image go, whichever analyzer made them; results of other
-    analyzers for the same version stay, and so do all results where only the reading failed.
+    Results of another version of an image go, whichever model made them, but what people have
+    annotated stays; results of other analyzers for the same version stay, and so do all results
+    where only the reading failed.
     """
     known = _known_images(connection, source_id, [outcome.entry.key for outcome in outcomes])
     stale, again = [], []
@@ -104,16 +107,126 @@ def write_outcomes(
             stale.append(row.id)
         elif row is not None and outcome.failure is None:
             again.append(row.id)
+    outcomes = _warned(known, annotated(connection, stale) if stale else set(), outcomes)
+    with _counted(connection, stale + again) as counts:
+        delete_results(connection, stale, _models_analyzers(connection) if stale else [])
+        delete_results(connection, again, [analyzer.id for analyzer in analyzers])
+        ids = _write_images(connection, source_id, known, outcomes)
+        counts.add_rows(_write_results(connection, ids, analyzers, outcomes, stale + again))
+
+
+def _warned(
+    known: Mapping[str, Any], said: Collection[int], outcomes: Sequence[Outcome]
+) -> list[Outcome]:
+    """Outcomes of which those have a warning whose annotations were made for another size."""
+    found = []
+    for outcome in outcomes:
+        row = known.get(outcome.entry.key)
+        size = (row.width, row.height) if row is not None and row.id in said else None
+        if size and outcome.width and 0 not in size and size != (outcome.width, outcome.height):
+            text = f"annotations were made for {size[0]} x {size[1]} pixels; import them again"
+            outcome = replace(outcome, warning="; ".join(filter(None, [outcome.warning, text])))
+        found.append(outcome)
+    return found
+
+
+def write_annotations(
+    connection: sa.Connection,
+    source_id: int,
+    analyzers: Sequence[RegisteredAnalyzer],
+    outcomes: Sequence[Outcome],
+) -> None:
+    """Puts annotations in place of those of the same analyzers, in the caller's transaction.
+
+    An image that is known in this version stays as it is; its attributes are added to, a size that
+    was not known is entered, and one that had vanished is back. Of an image in another version all
+    results of models go, as in write_outcomes.
+    """
+    known = _known_images(connection, source_id, [outcome.entry.key for outcome in outcomes])
+    same = [one for one in outcomes if _is_version(known.get(one.entry.key), one)]
+    kept = {one.entry.key for one in same}
+    again = [row.id for row in known.values()]
+    stale = [row.id for key, row in known.items() if key not in kept]
+    with _counted(connection, again) as counts:
+        delete_results(connection, stale, _models_analyzers(connection) if stale else [])
+        delete_results(connection, again, [analyzer.id for analyzer in analyzers])
+        changed = [one for one in outcomes if one.entry.key not in kept]
+        ids = _write_images(connection, source_id, known, changed)
+        counts.add_rows(_write_results(connection, ids, analyzers, outcomes, again))
+    _complete(connection, known, same)
+
+
+def _is_version(row: Any, outcome: Outcome) -> bool:
+    return row is not None and row.version == outcome.entry.version
+
+
+def _complete(
+    connection: sa.Connection, known: Mapping[str, Any], outcomes: Sequence[Outcome]
+) -> None:
+    """Enters what an annotation tells of images that are known: attributes, size, existence."""
+    described = {
+        known[one.entry.key].id: {
+            **(known[one.entry.key].attributes or {}),
+            **one.entry.attributes,
+        }
+        for one in outcomes
+        if one.entry.attributes
+    }
+    if described:
+        set_attributes(connection, described)
+    sizes = [
+        {"image_id": known[one.entry.key].id, "w": one.width, "h": one.height}
+        for one in outcomes
+        if not known[one.entry.key].width
+    ]
+    if sizes:
+        image = tables.image
+        statement = sa.update(image).where(image.c.id == sa.bindparam("image_id"))
+        connection.execute(
+            statement.values(width=sa.bindparam("w"), height=sa.bindparam("h")), sizes
+        )
+    for status in ("ok", "failed"):
+        gone = [known[one.entry.key] for one in outcomes]
+        ids = [
+            row.id
+            for row in gone
+            if row.status == "vanished" and (row.reason is None) == (status == "ok")
+        ]
+        set_status(connection, ids, status)
+
+
+@contextmanager
+def _counted(connection: sa.Connection, image_ids: Sequence[int]) -> Iterator[Counts]:
+    """Keeps class_count right while results of these images are replaced inside."""
     counts = Counts()
-    replaced = stale + again
-    counts.add_images(connection, replaced, -1)
-    delete_results(connection, stale, None)
-    delete_results(connection, again, [analyzer.id for analyzer in analyzers])
-    ids = _write_images(connection, source_id, known, outcomes)
+    counts.add_images(connection, image_ids, -1)
+    yield counts
+    counts.add_images(connection, image_ids, +1)
+    counts.write(connection)
+
+
+def _models_analyzers(connection: sa.Connection) -> list[int]:
+    """Ids of the analyzers that look at pictures: all but those of imported annotations."""
+    model, analyzer = tables.model, tables.analyzer
+    query = sa.select(analyzer.c.id).join_from(analyzer, model)
+    looks = ~model.c.sha256.startswith(ANNOTATIONS, autoescape=True)
+    return list(connection.execute(query.where(looks)).scalars())
+
+
+def _write_results(
+    connection: sa.Connection,
+    ids: Mapping[str, int],
+    analyzers: Sequence[RegisteredAnalyzer],
+    outcomes: Sequence[Outcome],
+    counted: Sequence[int],
+) -> list[Row]:
+    """Inserts the results of images by key; the rows of image_class of images not in counted."""
     rows: dict[sa.Table, list[Row]] = {table: [] for table in RESULT_TABLES}
     for outcome in outcomes:
         image_id = ids[outcome.entry.key]
         for analyzer, result in zip(analyzers, outcome.results, strict=False):
+            if result is None:
+                continue
             version = outcome.entry.version
             rows[tables.analysis].append(
                 {"image_id": image_id, "analyzer_id": analyzer.id, "version": version}
@@ -122,10 +235,8 @@ def write_outcomes(
     for table, new in rows.items():
         if new:
             connection.execute(sa.insert(table), new)
-    counts.add_images(connection, replaced, +1)
-    existed = set(replaced)
-    counts.add_rows(row for row in rows[tables.image_class] if row["image_id"] not in existed)
-    counts.write(connection)
+    existed = set(counted)
+    return [row for row in rows[tables.image_class] if row["image_id"] not in existed]
 
 
 def _known_images(connection: sa.Connection, source_id: int, keys: Sequence[str]) -> dict[str, Any]:
@@ -133,7 +244,14 @@ def _known_images(connection: sa.Connection, source_id: int, keys: Sequence[str]
     known: dict[str, Any] = {}
     for part in slices(keys):
         query = sa.select(
-            image.c.key, image.c.id, image.c.version, image.c.width, image.c.height
+            image.c.key,
+            image.c.id,
+            image.c.version,
+            image.c.width,
+            image.c.height,
+            image.c.status,
+            image.c.reason,
+            image.c.attributes,
         ).where(image.c.source_id == source_id, image.c.key.in_(part))
         for row in connection.execute(query):
             known[row.key] = row
@@ -164,9 +282,11 @@ def _write_images(
             "indexed_at": now,
             "warning": outcome.warning or None,
         }
-        if outcome.entry.attributes is not None:
-            row["attributes"] = outcome.entry.attributes or None
-        if before := known.get(outcome.entry.key):
+        before = known.get(outcome.entry.key)
+        if outcome.entry.attributes:
+            known_ones = (before.attributes if before is not None else None) or {}
+            row["attributes"] = {**known_ones, **outcome.entry.attributes}
+        if before is not None:
             if failure and before.version == outcome.entry.version:
                 row |= {"width": before.width, "height": before.height}
             changed.append(row | {"image_id": before.id})

@@ -20,6 +20,16 @@ S = TypeVar("S")
 T = TypeVar("T")
 STOP_WITHIN_S = 1.5
 """How long a stopped run waits for what its threads have in hand."""
+WORKER = "shard-"
+"""How the names of threads that work on shards begin."""
+
+
+def still_working() -> bool:
+    """Whether a run that was stopped has left threads inside native code.
+
+    Such a thread aborts the process when the interpreter ends before it comes back.
+    """
+    return any(thread.name.startswith(WORKER) for thread in threading.enumerate())
 
 
 def cores() -> int:
@@ -75,7 +85,7 @@ class _Run(Generic[S, T]):
         self.threads: list[threading.Thread] = []
         # Daemons: a read that hangs must not keep the process from ending.
         self.workers = [
-            threading.Thread(target=self._work, name=f"shard-{i}", daemon=True)
+            threading.Thread(target=self._work, name=f"{WORKER}{i}", daemon=True)
             for i in range(threads)
         ]
 

@@ -6,6 +6,7 @@ import json
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -35,7 +36,10 @@ class Problems:
     """Collects problems: counts them by kind and writes each to a report, one JSON a line."""
 
     def __init__(self, report: Path | None = None) -> None:
-        """The report is made with the first problem; without one they are only counted."""
+        """Begins the report; without one, problems are only counted.
+
+        Raises: FormatError where it can't be written.
+        """
         self.report = report
         self.counts: Counter[str] = Counter()
         self.losses: Counter[str] = Counter()
@@ -43,6 +47,9 @@ class Problems:
         self.first: list[Problem] = []
         """The first ones, to show."""
         self._file: TextIO | None = None
+        if report is not None:
+            with self._translated():
+                self._file = report.open("w", encoding="utf-8")
 
     def add(self, kind: str, place: str, *, found: str, expected: str, cure: str) -> None:
         """Notes a problem; what it concerns is left out, the rest goes on."""
@@ -50,12 +57,14 @@ class Problems:
         self.counts[kind] += 1
         if len(self.first) < 10:
             self.first.append(problem)
-        if self.report is None:
-            return
+        if self._file is not None:
+            with self._translated():
+                self._file.write(json.dumps(asdict(problem), ensure_ascii=False) + "\n")
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
         try:
-            if self._file is None:
-                self._file = self.report.open("w", encoding="utf-8")
-            self._file.write(json.dumps(asdict(problem), ensure_ascii=False) + "\n")
+            yield
         except OSError as error:
             place = f"{self.report}: {error.strerror}, expected to write the report"
             raise FormatError(f"{place}; choose another with --report") from error
@@ -74,7 +83,8 @@ class Problems:
         trace: TracebackType | None,
     ) -> None:
         if self._file is not None:
-            self._file.close()
+            with self._translated():
+                self._file.close()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +106,10 @@ class Format(ABC):
     """Folder with the pictures, below the annotations; None where the user has to say."""
     losses: ClassVar[tuple[str, ...]] = ()
     """What writing this format leaves out of what the catalog can hold."""
+
+    def root(self, path: str) -> str:
+        """The folder, bucket or archive of a data set whose annotations are at path."""
+        return path
 
     @abstractmethod
     def read(
@@ -133,5 +147,8 @@ class Format(ABC):
 
     def picture_path(self, image: AnnotatedImage) -> str | None:
         """Where below the written folder an image's picture belongs; None where the format has no
-        place for pictures."""
+        place for pictures.
+
+        Raises: FormatError where the format can't hold the image.
+        """
         return None

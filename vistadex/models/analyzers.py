@@ -9,13 +9,18 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from vistadex.errors import ModelError
+from vistadex.models import runtimes
 from vistadex.models.cards import MAX_SIDE, ModelCard, ModelFile
 from vistadex.models.heads import HEADS
+from vistadex.models.runtimes import RUNTIMES
 from vistadex.records import Json, Model, Task
 from vistadex.registry import lookup
 
 if TYPE_CHECKING:
     from vistadex.models.network import Network
+
+MIN_TILE = 64
+OVERLAP_END = 0.9
 
 _loaded: dict[str, Model] = {}
 _lock = threading.Lock()
@@ -41,6 +46,14 @@ class RunOptions:
     """auto, cpu or cuda; auto takes CUDA where ONNX Runtime has it."""
     batch_size: int | None = None
     """Pictures at a time; None: 1 on CPU, 16 on CUDA."""
+    runtime: str = "auto"
+    """One of runtimes.RUNTIMES; auto: the first that reads the file."""
+    precision: str = "auto"
+    """f32, or bf16 with openvino; auto: f32, or as the file was made."""
+    tile: int | None = None
+    """Side in pixels of the windows in which a detector goes over larger pictures; None: whole."""
+    overlap: float = 0.2
+    """Share of a window that the next one covers too."""
 
     def __post_init__(self) -> None:
         sizes = (self.max_boxes, self.max_classes, self.batch_size or 1, self.size or 1)
@@ -51,6 +64,15 @@ class RunOptions:
             )
         if self.device not in ("auto", "cpu", "cuda"):
             raise ModelError(f"device {self.device!r} is unknown; expected auto, cpu or cuda")
+        if self.runtime not in ("auto", *RUNTIMES):
+            known = ", ".join(RUNTIMES)
+            raise ModelError(f"runtime {self.runtime!r} is unknown; expected auto, {known}")
+        if self.precision not in ("auto", "f32", "bf16"):
+            raise ModelError(f"precision {self.precision!r} is unknown; expected auto, f32 or bf16")
+        if self.tile is not None and self.tile < MIN_TILE:
+            raise ModelError(f"tile {self.tile}: expected {MIN_TILE} pixels or more")
+        if not 0 <= self.overlap < OVERLAP_END:
+            raise ModelError(f"overlap {self.overlap}: expected 0 to below {OVERLAP_END}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +84,7 @@ class ModelAnalyzer:
 
     def __post_init__(self) -> None:
         _check_size(self.file, self.options)
+        _choose(self.file, self.options)
 
     @property
     def sha256(self) -> str:
@@ -104,6 +127,11 @@ class ModelAnalyzer:
         return size, size
 
     @property
+    def runtime(self) -> runtimes.Choice:
+        """What computes the network, and in which precision."""
+        return _choose(self.file, self.options)
+
+    @property
     def parameters(self) -> Mapping[str, Json]:
         """Everything beside the file that changes results."""
         card, options = self.file.card, self.options
@@ -114,9 +142,12 @@ class ModelAnalyzer:
         values: dict[str, Json] = {"head": card.head, "size": size}
         if card.task == "detector":
             values |= {"rectangular": self.rectangular, "min_score": options.min_score}
-            if lookup(HEADS, card.head, "model head").overlapping:
+            suppressing = lookup(HEADS, card.head, "model head").overlapping
+            if suppressing or options.tile is not None:
                 values["nms_iou"] = options.nms_iou
             values["max_boxes"] = options.max_boxes
+            if options.tile is not None:
+                values |= {"tile": options.tile, "overlap": options.overlap}
         elif card.task == "classifier":
             values["max_classes"] = options.max_classes
         unused = {"crop"} if card.input.letterbox else {"pad_value", "stride"}
@@ -127,7 +158,7 @@ class ModelAnalyzer:
             for key, value in how.items()
             if key not in unused
         }
-        return values
+        return values | self.runtime.parameters()
 
     def load(self) -> Model:
         """The model, loaded once per process; threads that ask at once get the same.
@@ -141,20 +172,18 @@ class ModelAnalyzer:
             return _loaded[key]
 
     def _build(self, place: str, *, shared: bool) -> Model:
-        from vistadex.models import network, sessions
+        from vistadex.models import network
         from vistadex.models.preprocessing import Preprocessor
 
         card, options = self.file.card, self.options
-        if shared:
-            session = sessions.shared_session(self.file.path, self.sha256, options.device)
-        else:
-            session = sessions.open_session(self.file.path)
+        opened = runtimes.shared_session if shared else runtimes.open_file
+        session = opened(self.file, self.runtime, options.device)
         head = lookup(HEADS, card.head, "model head")()
-        network.check_session(session, card, head, place)
-        cuda = sessions.runs_on_cuda(session)
-        count = network.batch_size(session, options.batch_size, cuda=cuda, place=place)
+        wiring = network.wire(session, card, head, place)
+        cuda = runtimes.runs_on_cuda(session)
+        count = network.batch_size(wiring, options.batch_size, cuda=cuda, place=place)
         preprocessor = Preprocessor(card.input, self.size_wh, rectangular=self.rectangular)
-        running = network.Network(session, preprocessor, count, place)
+        running = network.Network(session, preprocessor, wiring, count, place)
         return _MODELS[card.task](running, head, card, options)
 
 
@@ -167,6 +196,10 @@ def analyzer(
     rectangular: bool | None = None,
     device: str = "auto",
     batch_size: int | None = None,
+    runtime: str = "auto",
+    precision: str = "auto",
+    tile: int | None = None,
+    overlap: float = 0.2,
 ) -> ModelAnalyzer:
     """The analyzer that runs a model file; see RunOptions.
 
@@ -179,6 +212,10 @@ def analyzer(
         rectangular=rectangular,
         device=device,
         batch_size=batch_size,
+        runtime=runtime,
+        precision=precision,
+        tile=tile,
+        overlap=overlap,
     )
     return ModelAnalyzer(file, options)
 
@@ -196,7 +233,21 @@ def try_out(file: ModelFile, place: str) -> None:
 
     width, height = file.card.input.size_wh
     gray = DecodedImage(np.full((height, width, 3), 114, np.uint8), width, height)
-    analyzer(file, device="cpu")._build(place, shared=False).analyze([gray])
+    load_once(file, place).analyze([gray])
+
+
+def load_once(file: ModelFile, place: str) -> Model:
+    """The model on the CPU with a session of its own, which ends with it.
+
+    Args:
+        place: how errors call the file.
+    Raises: ModelError if the file is no model.
+    """
+    return analyzer(file, device="cpu")._build(place, shared=False)
+
+
+def _choose(file: ModelFile, options: RunOptions) -> runtimes.Choice:
+    return runtimes.choose(file.path, options.runtime, options.precision, file.card.name)
 
 
 def _check_size(file: ModelFile, options: RunOptions) -> None:
@@ -211,20 +262,33 @@ def _check_size(file: ModelFile, options: RunOptions) -> None:
             )
     elif options.rectangular or size != max(how.size_wh):
         width, height = how.size_wh
+        onnx = file.path.suffix.lower() != ".tflite"
+        cure = "; make it dynamic with vistadex models add FILE --dynamic-size" if onnx else ""
         raise ModelError(
             f"{name}: the graph is fixed at {width}x{height} pixels, so neither size {size} nor "
-            "rectangular input; make it dynamic with vistadex models add FILE --dynamic-size"
+            f"rectangular input{cure}"
         )
 
 
 def _detector(network: Network, head: Any, card: ModelCard, options: RunOptions) -> Model:
     from vistadex.models.detectors import Detector
 
-    return Detector(
+    detector = Detector(
         network,
         head,
         len(card.classes),
         min_score=options.min_score,
+        nms_iou=options.nms_iou,
+        max_boxes=options.max_boxes,
+    )
+    if options.tile is None:
+        return detector
+    from vistadex.models.tiling import TiledDetector
+
+    return TiledDetector(
+        detector,
+        tile=options.tile,
+        overlap=options.overlap,
         nms_iou=options.nms_iou,
         max_boxes=options.max_boxes,
     )
@@ -233,7 +297,7 @@ def _detector(network: Network, head: Any, card: ModelCard, options: RunOptions)
 def _classifier(network: Network, head: Any, card: ModelCard, options: RunOptions) -> Model:
     from vistadex.models.classifiers import Classifier
 
-    return Classifier(network, head, max_classes=options.max_classes)
+    return Classifier(network, head, len(card.classes), max_classes=options.max_classes)
 
 
 def _embedder(network: Network, head: Any, card: ModelCard, options: RunOptions) -> Model:

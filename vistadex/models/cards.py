@@ -23,6 +23,8 @@ Resize: TypeAlias = Literal[
 ]
 LETTERBOXES: tuple[Resize, ...] = ("letterbox-top-left", "letterbox-center")
 MAX_SIDE = 8192
+SUFFIXES = (".onnx", ".tflite")
+"""How the names of model files end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +77,42 @@ PRESETS: Mapping[str, Mapping[str, Json]] = {
         resize="resize-shorter-center-crop",
         crop=0.875,
     ),
+    "yolov3": dict(color="RGB", scale=1 / 255, resize="letterbox-center", pad_value=128, stride=32),
+    "nanodet": dict(
+        color="BGR",
+        mean=[103.53, 116.28, 123.675],
+        std=[57.375, 57.12, 58.395],
+        scale=1.0,
+        resize="letterbox-top-left",
+        stride=32,
+    ),
+    "torchvision": dict(color="RGB", scale=1 / 255, resize="letterbox-top-left", stride=32),
+    "ssd": dict(
+        color="RGB",
+        scale=1 / 255,
+        mean=[0.485, 0.456, 0.406],
+        std=[0.229, 0.224, 0.225],
+        resize="stretch",
+    ),
+    "stretch": dict(color="RGB", scale=1 / 255, resize="stretch"),
+    "tensorflow": dict(color="RGB", scale=1.0, resize="stretch"),
+    "detr": dict(
+        color="RGB",
+        scale=1 / 255,
+        mean=[0.485, 0.456, 0.406],
+        std=[0.229, 0.224, 0.225],
+        resize="letterbox-top-left",
+        stride=32,
+    ),
+    "efficientdet": dict(color="RGB", scale=1.0, resize="letterbox-top-left", stride=128),
+    "efficientdet-raw": dict(
+        color="RGB",
+        scale=1 / 255,
+        mean=[0.485, 0.456, 0.406],
+        std=[0.229, 0.224, 0.225],
+        resize="letterbox-top-left",
+        stride=128,
+    ),
 }
 """Preprocessing by name, size aside."""
 
@@ -95,13 +133,16 @@ class ModelCard:
     metrics: Mapping[str, float] = field(default_factory=dict, hash=False)
     derived_from: str = ""
     """SHA-256 of the file that this one was made from."""
+    derived_with: str = ""
+    """The options that made it so: dynamic-size, optimize or both."""
 
     def __post_init__(self) -> None:
-        _need(_is_name(self.name), "name", "1 to 200 characters, no slash, not ending in .onnx")
+        _need(_is_name(self.name), "name", "1 to 200 characters, no slash, no file's ending")
         _need(self.task in TASKS, "task", ", ".join(TASKS))
         _need(self.head in HEADS, "head", "one of " + ", ".join(HEADS))
         heads = ", ".join(BY_TASK[self.task])
-        _need(task_of(self.head) == self.task, "head", f"for a {self.task} one of {heads}")
+        article = "an" if self.task == "embedder" else "a"
+        _need(task_of(self.head) == self.task, "head", f"for {article} {self.task} one of {heads}")
         _need(all(c.strip() for c in self.classes), "classes", "names that are not empty")
         if self.task == "embedder":
             _need(not self.classes, "classes", "none for an embedder")
@@ -130,7 +171,15 @@ class ModelCard:
             known["input"] = preprocessing_from_dict(known.get("input"))
             known["classes"] = _texts(known.get("classes", []))
             known["metrics"] = _metrics(known.get("metrics", {}))
-            for name in ("name", "task", "head", "license", "source", "derived_from"):
+            for name in (
+                "name",
+                "task",
+                "head",
+                "license",
+                "source",
+                "derived_from",
+                "derived_with",
+            ):
                 _need(isinstance(known.get(name, ""), str), name, "a text")
             return cls(**known)
         except TypeError as error:
@@ -169,7 +218,8 @@ def file_sha256(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError as error:
-        raise NotFoundError(f"{path}: no such file; expected a model (.onnx)") from error
+        endings = " or ".join(SUFFIXES)
+        raise NotFoundError(f"{path}: no such file; expected a model ({endings})") from error
     except OSError as error:
         raise ModelError(f"{path}: can't be read ({error.strerror})") from error
 
@@ -205,7 +255,7 @@ def _is_name(name: str) -> bool:
     return (
         0 < len(name) <= 200
         and name.isprintable()
-        and not (set("/\\") & set(name) or name.endswith(".onnx") or name != name.strip())
+        and not (set("/\\") & set(name) or name.lower().endswith(SUFFIXES) or name != name.strip())
     )
 
 

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 import numpy as np
 
 from vistadex.models.classifiers import vector_length
-from vistadex.models.heads import Shape, VectorHead
+from vistadex.models.heads import Fit, VectorHead
 from vistadex.models.network import Network, check_finite
+from vistadex.models.ports import Signature
 from vistadex.records import DecodedImage, Embedding, FloatArray, Result
 
 
-class EmbeddingHead:
+class EmbeddingHead(VectorHead):
     """[N, D] or [N, D, 1, 1] values of any size."""
 
-    preset: ClassVar[str | None] = None
-
-    def class_count(self, shape: Shape) -> int | None:
-        """None: an embedding has no classes."""
-        vector_length(shape)
-        return None
+    def fit(self, signature: Signature) -> Fit:
+        """An embedding has no classes."""
+        vector_length(signature)
+        return Fit(order=(0,))
 
     def decode(self, output: FloatArray) -> FloatArray:
         """(D,) of unit length; zero where the network gives zero."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from vistadex.errors import ModelError
 from vistadex.models.cards import ModelCard
-from vistadex.models.heads import Shape
+from vistadex.models.ports import Port, Shape, Signature
 
 CARD_KEY = "vistadex_card"
 """The key of the ONNX metadata that holds a card as JSON."""
@@ -20,8 +20,7 @@ _PASSIVE = {"Identity", "Reshape", "Flatten", "Squeeze", "Cast"}
 class Graph:
     """The outside of a network."""
 
-    inputs: tuple[Shape, ...]
-    outputs: tuple[Shape, ...]
+    signature: Signature
     metadata: Mapping[str, str]
     last_op: str
     """Operation that computes the first output, e.g. Softmax."""
@@ -36,8 +35,10 @@ def read_graph(path: Path) -> Graph:
     graph = model.graph
     weights = {tensor.name for tensor in graph.initializer}
     return Graph(
-        inputs=tuple(_shape(v) for v in graph.input if v.name not in weights),
-        outputs=tuple(_shape(v) for v in graph.output),
+        signature=Signature(
+            tuple(_port(v) for v in graph.input if v.name not in weights),
+            tuple(_port(v) for v in graph.output),
+        ),
         metadata={p.key: p.value for p in model.metadata_props},
         last_op=_last_op(graph),
     )
@@ -84,8 +85,18 @@ def embed_card(model: Any, card: ModelCard) -> None:
         model.metadata_props.add(key=key, value=value)
 
 
-def _shape(value: Any) -> Shape:
-    dims = value.type.tensor_type.shape.dim
+def _port(value: Any) -> Port:
+    from onnx import helper
+
+    tensor = value.type.tensor_type
+    if tensor.elem_type not in helper.get_all_tensor_dtypes():
+        return Port(value.name, "unknown", _shape(tensor))
+    kind = helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
+    return Port(value.name, kind, _shape(tensor))
+
+
+def _shape(tensor: Any) -> Shape:
+    dims = tensor.shape.dim
     return tuple(d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None for d in dims)
 
 

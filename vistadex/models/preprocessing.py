@@ -1,7 +1,8 @@
 """Pictures into the network's input: fitted, in its channel order, normalized.
 
-Resizing is bilinear. Pictures come here nearly at their size already, by scaled decoding, and the
-projects whose networks run here resize so too; averaging over areas costs 21 ms on large pictures.
+Resizing is bilinear, as in the projects whose networks run here. Pictures come nearly at their size
+already, by scaled decoding; those that come larger, as another model or windows need them so, are
+first averaged down to what scaled decoding would have given.
 Measured at 416, one core: fitting 0.2 ms, channels 0.08 ms (copied one by one: 0.21 ms).
 """
 
@@ -14,7 +15,7 @@ import cv2
 import numpy as np
 
 from vistadex.models.cards import Preprocessing
-from vistadex.records import FloatArray, Pixels
+from vistadex.records import DecodedImage, FloatArray, Pixels
 
 
 class Placement(NamedTuple):
@@ -54,6 +55,13 @@ class Preprocessor:
             return 0, self._crop_side()
         long = max(self.size_wh)
         return (long, 0) if self._how.letterbox else (long, long)
+
+    def reduced(self, image: DecodedImage) -> Pixels:
+        """The pixels at the scale at which a JPEG is decoded for this input alone."""
+        scale = reduction(image.width, image.height, *self.min_sides)
+        long, have = max(image.width, image.height), max(image.pixels.shape[:2])
+        done = next((s for s in (1, 2, 4, 8) if -(-long // s) == have), scale)
+        return average(image.pixels, scale // done) if done < scale else image.pixels
 
     def place(self, width: int, height: int) -> Placement:
         """Where a picture of that size will lie."""
@@ -111,3 +119,36 @@ class Preprocessor:
         width, height = size_wh
         canvas, planes = self._local.block[:, : width * height * 3]
         return canvas.reshape(height, width, 3), planes.reshape(3, height, width)
+
+
+def reduction(width: int, height: int, min_long: int, min_short: int) -> int:
+    """The largest of 8, 4, 2, 1 by which the sides can be divided and still be as long as asked.
+
+    With both 0 it is 1, as in decoding.
+    """
+    if min_long <= 0 and min_short <= 0:
+        return 1
+    long, short = max(width, height), min(width, height)
+    fits = (s for s in (8, 4, 2) if -(-long // s) >= min_long and -(-short // s) >= min_short)
+    return next(fits, 1)
+
+
+def average(pixels: Pixels, factor: int) -> Pixels:
+    """(H / factor, W / factor, 3), rounded up, of (H, W, 3): means of squares, less at the ends."""
+    height, width = pixels.shape[:2]
+    out = np.empty((-(-height // factor), -(-width // factor), 3), np.uint8)
+    for rows in _parts(height, factor):
+        for columns in _parts(width, factor):
+            part = pixels[rows[0], columns[0]]
+            inside = out[rows[1], columns[1]]
+            if part.size:
+                size_wh = (inside.shape[1], inside.shape[0])
+                inside[:] = cv2.resize(part, size_wh, interpolation=cv2.INTER_AREA)
+    return out
+
+
+def _parts(length: int, factor: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """Whole squares and the rest along one side: where they are read, and where written."""
+    whole = length // factor
+    first = slice(whole * factor), slice(whole)
+    return first, (slice(whole * factor, None), slice(whole, None))

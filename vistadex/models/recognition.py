@@ -5,23 +5,30 @@ from __future__ import annotations
 import ast
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from math import prod
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from vistadex.errors import ModelError, ModelQuestionError
 from vistadex.models.cards import PRESETS, ModelCard
 from vistadex.models.graphs import Graph
-from vistadex.models.heads import HEADS, Shape, preset_of, task_of
+from vistadex.models.heads import HEADS, certain_head, fitting, preset_of, task_of
+from vistadex.models.ports import Signature
 from vistadex.records import Json
 
 _ANSWERS = {
-    "head": f"--head {'|'.join(HEADS)}",
-    "classes": "--classes names.txt (one name a line) or coco",
     "size": "--size N (the graph takes any)",
     "preprocessing": f"--preset {'|'.join(PRESETS)}",
 }
+ADD = "vistadex models add"
+"""How the command begins that a question asks for."""
+LOOK = " (with --try IMAGE: only look what it finds)"
+"""How that command ends."""
+_GRAPH = ("size_wh", "dynamic")
+"""Fields of Preprocessing that the graph has, whatever its head."""
+_COCO_BY_COUNT = {80: "coco", 90: "coco-90", 91: "coco-91"}
+_COCO_BY_HEAD = {"torchvision": "coco-91", "efficientdet": "coco-91"}
+"""Where the graph does not say how many classes it has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +40,31 @@ class Draft:
     input: Mapping[str, Json] = field(default_factory=dict)
     """Fields of Preprocessing."""
     hint: str = ""
-    """What the graph looks like, where that is not certain."""
+    """What enters and leaves the graph, for a question."""
+    heads: Mapping[str, int | None] = field(default_factory=dict)
+    """The heads that could fit, and how many classes the graph would have with them."""
 
     def over(self, other: Draft) -> Draft:
         """This draft, with the other's fields where this one has none."""
         return Draft(
-            {**other.known, **self.known}, {**other.input, **self.input}, self.hint or other.hint
+            {**other.known, **self.known},
+            {**other.input, **self.input},
+            self.hint or other.hint,
+            self.heads or other.heads,
         )
+
+    def with_head(self, head: str | None) -> Draft:
+        """This draft without what goes with its own head, where another one is said."""
+        old = self.known.get("head")
+        if head not in HEADS or not isinstance(old, str) or old not in (HEADS.keys() - {head}):
+            return self
+        known = {key: value for key, value in self.known.items() if key != "task"}
+        if task_of(str(head)) == "embedder":
+            known.pop("classes", None)
+        fields = self.input
+        if preset_of(str(head)) != preset_of(old):
+            fields = {key: value for key, value in fields.items() if key in _GRAPH}
+        return replace(self, known=known, input=fields)
 
 
 def draft_of_card(card: ModelCard) -> Draft:
@@ -53,8 +78,11 @@ def draft_of_graph(path: Path, graph: Graph) -> Draft:
 
     Raises: ModelError if the network takes no single picture.
     """
-    width, height = _size(path, graph)
-    metadata = graph.metadata
+    try:
+        width, height = graph.signature.size_wh
+    except ValueError as error:
+        raise ModelError(f"{path}: {error}") from error
+    metadata, outputs = graph.metadata, graph.signature.outputs
     fixed: dict[str, Json] = {"dynamic": width is None or height is None}
     if width and height:
         fixed["size_wh"] = [width, height]
@@ -66,10 +94,13 @@ def draft_of_graph(path: Path, graph: Graph) -> Draft:
         known["license"] = metadata["license"]
     if "names" in metadata and "stride" in metadata:
         known["classes"] = _names(path, metadata)
-        return Draft(known, fixed, "").over(_exported(path, graph, known["classes"]))
-    if graph.last_op == "Softmax" and len(graph.outputs[0]) == 2:
-        return Draft({**known, "head": "probabilities"}, fixed)
-    return Draft(known, fixed, _hint(graph.outputs[0], (width, height)))
+        exported = _exported(path, graph, known["classes"])
+        return Draft(known, fixed).over(exported).over(_asking(graph.signature))
+    asking = _asking(graph.signature)
+    if graph.last_op == "Softmax" and len(outputs[0].shape) == 2:
+        return Draft({**known, "head": "probabilities"}, fixed).over(asking)
+    head = certain_head(graph.signature)
+    return Draft({**known, "head": head} if head else known, fixed).over(asking)
 
 
 def complete(path: Path, draft: Draft) -> ModelCard:
@@ -92,37 +123,71 @@ def complete(path: Path, draft: Draft) -> ModelCard:
     if head and not {"color", "resize", "scale"} <= set(fields):
         missing.append("preprocessing")
     if missing:
-        raise ModelQuestionError(_question(path, missing, draft.hint))
+        raise ModelQuestionError(_question(path, missing, draft))
     values: dict[str, Json] = {**known, "task": task or task_of(str(head)), "input": fields}
     return ModelCard.from_dict(values, str(path))
 
 
-def _question(path: Path, missing: list[str], hint: str) -> str:
-    answers = " ".join(_ANSWERS[name] for name in missing)
-    looks = f" It looks like {hint}." if hint else ""
-    return (
-        f"{path}: the file does not say its {', '.join(missing)}.{looks} "
-        f"Answer with: vistadex models add {path} {answers}"
-    )
+def _question(path: Path, missing: list[str], draft: Draft) -> str:
+    """What is missing, what the graph looks like, and the command that answers."""
+    answers = {
+        **_ANSWERS,
+        "head": f"--head {'|'.join(draft.heads or HEADS)}",
+        "classes": f"--classes names.txt (one name a line){_lists(path, draft)}",
+    }
+    command = f"{ADD} {path} {' '.join(answers[name] for name in missing)}"
+    asked = f"{path}: the file does not say its {', '.join(missing)}."
+    answer = f"Answer with: {command}{LOOK}"
+    head = draft.known.get("head")
+    if head:
+        count = draft.heads.get(str(head))
+        return f"{asked} {f'It has {count} classes. ' if count else ''}{answer}"
+    heads = [f"{name} ({n} classes)" if n else name for name, n in draft.heads.items()]
+    fits = f"heads that could fit: {', '.join(heads) or 'none of those known'}"
+    return "\n".join([asked, *filter(None, [draft.hint]), fits, answer])
 
 
-def _size(path: Path, graph: Graph) -> tuple[int | None, int | None]:
-    """Width and height of the one input."""
-    shapes = graph.inputs
-    if len(shapes) != 1 or len(shapes[0]) != 4:
-        raise ModelError(f"{path}: inputs {list(shapes)}, expected one of [N, 3, height, width]")
-    _, channels, height, width = shapes[0]
-    if channels not in (3, None):
-        raise ModelError(
-            f"{path}: input {list(shapes[0])}, expected 3 channels first [N, 3, height, width]"
-        )
-    return width, height
+def question_of_a_pull(question: str, file: Path) -> str:
+    """A question about a file that was pulled: the pull is what the answers go to."""
+    again = "the same vistadex models pull, with"
+    return question.replace(f"{ADD} {file}", again).replace(LOOK, "; the file is kept for it")
+
+
+def _lists(path: Path, draft: Draft) -> str:
+    """The lists of COCO's names that fit the heads and their classes, as part of a sentence."""
+    said = draft.known.get("head")
+    heads = [str(said)] if said else list(draft.heads)
+    named = (_coco_list(path, one, draft.heads.get(one)) for one in heads)
+    lists = dict.fromkeys(filter(None, named))
+    return f" or {' or '.join(lists)}" if lists else ""
+
+
+def _coco_list(path: Path, head: str, count: int | None) -> str | None:
+    if head == "tensorflow":
+        return "coco-90" if path.suffix.lower() == ".tflite" else "coco-91"
+    if task_of(head) != "detector":
+        return None
+    return _COCO_BY_HEAD.get(head) if count is None else _COCO_BY_COUNT.get(count)
+
+
+def _asking(signature: Signature) -> Draft:
+    """What a question says of the graph: its inputs, its outputs and the heads that could fit."""
+    lines = [f"input: {port}" for port in signature.inputs]
+    lines += [f"output: {port}" for port in signature.outputs]
+    single = len(signature.outputs) == 1
+    heads = {
+        name: fit.class_count
+        for name, fit in fitting(signature).items()
+        if single or task_of(name) == "detector"
+    }
+    return Draft(hint="\n".join(lines), heads=heads)
 
 
 def _exported(path: Path, graph: Graph, classes: Json) -> Draft:
     """What the metadata of an Ultralytics or YOLOv5 export says; these name classes and stride."""
     task = graph.metadata.get("task", "detect")
-    shape, count = graph.outputs[0], len(classes) if isinstance(classes, list) else 0
+    shape = graph.signature.outputs[0].shape
+    count = len(classes) if isinstance(classes, list) else 0
     stride = max(_numbers(path, graph.metadata, "stride"))
     fields: dict[str, Json] = {**PRESETS["ultralytics"], "stride": stride}
     if task == "classify" and graph.last_op == "Softmax":
@@ -136,7 +201,7 @@ def _exported(path: Path, graph: Graph, classes: Json) -> Draft:
         return Draft({"head": "ultralytics"}, fields)
     if "task" not in graph.metadata and len(shape) == 3 and shape[2] == 5 + count:
         return Draft({"head": "yolov5"}, fields)
-    return Draft(hint=f"a detector of {count} classes with output {_text(shape)}")
+    return Draft()
 
 
 def _names(path: Path, metadata: Mapping[str, str]) -> list[Json]:
@@ -165,25 +230,3 @@ def _literal(path: Path, metadata: Mapping[str, str], key: str) -> Any:
             return json.loads(metadata[key])
         except ValueError:
             raise ModelError(f"{path} metadata {key}: can't be read ({error})") from error
-
-
-def _hint(shape: Shape, size_wh: tuple[int | None, int | None]) -> str:
-    """What an output of that shape looks like, for a question."""
-    width, height = size_wh
-    text = f"output {_text(shape)}"
-    if len(shape) == 2:
-        return f"a classifier (head logits or probabilities) or an embedder, {text}"
-    if len(shape) != 3 or not (width and height):
-        return text
-    cells = sum(prod((width // s, height // s)) for s in (8, 16, 32))
-    if shape[1] == cells and (shape[2] or 0) > 5:
-        return f"YOLOX or YOLOv5 with {(shape[2] or 0) - 5} classes, {text}"
-    if shape[1] == 3 * cells and (shape[2] or 0) > 5:
-        return f"YOLOv5 with {(shape[2] or 0) - 5} classes, {text}"
-    if shape[2] == cells and (shape[1] or 0) > 4:
-        return f"Ultralytics v8 or v11 with {(shape[1] or 0) - 4} classes, {text}"
-    return f"an end-to-end detector, {text}" if shape[2] == 6 else text
-
-
-def _text(shape: Shape) -> str:
-    return "[" + ", ".join("?" if d is None else str(d) for d in shape) + "]"

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from vistadex.errors import ModelError
-from vistadex.models.cards import ModelFile, file_sha256
+from vistadex.models.cards import SUFFIXES, ModelFile, file_sha256
 from vistadex.models.recognition import complete
 from vistadex.models.store import ModelStore, describe
 from vistadex.records import Task
 
 
 def resolve(reference: str, *, task: Task, store: ModelStore) -> ModelFile:
-    """The model that a name, a hash prefix or a path of an .onnx file means.
+    """The model that a name, a hash prefix or a path of a model file means.
 
     A file is used where it lies, with the card that is known for it.
 
@@ -20,7 +20,7 @@ def resolve(reference: str, *, task: Task, store: ModelStore) -> ModelFile:
         not say how to use it; ModelError if it is no model or one of another task.
     """
     path = Path(reference)
-    if path.suffix.lower() == ".onnx" or len(path.parts) > 1:
+    if path.suffix.lower() in SUFFIXES or len(path.parts) > 1:
         sha256 = file_sha256(path)
         card = complete(path, describe(path, sha256, store))
         file = ModelFile(path.absolute(), sha256, card)

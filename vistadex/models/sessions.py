@@ -1,19 +1,17 @@
-"""ONNX Runtime sessions: one for each file and device, shared by all threads of the process."""
+"""ONNX Runtime sessions on a CPU or on CUDA, safe to share between threads."""
 
 from __future__ import annotations
 
 import logging
-import threading
 from pathlib import Path
 from typing import Any
 
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
-from vistadex.errors import ModelError, NotFoundError
-from vistadex.models.cards import file_sha256
-
-CUDA = "CUDAExecutionProvider"
+from vistadex.errors import ModelError
+from vistadex.models.cards import ModelFile
+from vistadex.models.runtimes import CUDA, runs_on_cuda
 
 # ONNX Runtime's exceptions have no common base but Exception.
 ORT_ERRORS: tuple[type[Exception], ...] = tuple(
@@ -24,46 +22,20 @@ ORT_ERRORS: tuple[type[Exception], ...] = tuple(
     )
 )
 
-_sessions: dict[tuple[str, bool], Any] = {}
-_lock = threading.Lock()
 
-
-def shared_session(path: Path, sha256: str, device: str) -> Any:
-    """The process's session for a file on a device.
+def open_file(file: ModelFile, device: str, precision: str) -> Any:
+    """A session on a device, computing as the graph says.
 
     With device auto, CUDA that does not start is a warning, and the session runs on the CPU.
 
     Raises: ModelError if ONNX Runtime refuses the file or lacks the device.
     """
-    cuda = on_cuda(device)
-    with _lock:
-        key = (sha256, cuda)
-        if key not in _sessions:
-            _check_bytes(path, sha256)
-            _sessions[key] = open_session(path, cuda=cuda, required=device == "cuda")
-        session = _sessions[key]
-    if device == "cuda":
-        _check_cuda(session, path)
-    return session
-
-
-def runs_on_cuda(session: Any) -> bool:
-    """Whether a session got CUDA, which ONNX Runtime may have and this machine not."""
-    return CUDA in session.get_providers()
+    return open_session(file.path, cuda=on_cuda(device), required=device == "cuda")
 
 
 def _check_cuda(session: Any, place: Path | str) -> None:
     if not runs_on_cuda(session):
         raise ModelError(f"{place}: device cuda: CUDA does not start on this machine")
-
-
-def _check_bytes(path: Path, sha256: str) -> None:
-    try:
-        found = file_sha256(path)
-    except NotFoundError as error:
-        raise ModelError(str(error)) from error
-    if found != sha256:
-        raise ModelError(f"{path}: the file was changed since; add it again")
 
 
 def on_cuda(device: str) -> bool:

@@ -12,12 +12,21 @@ from tempfile import NamedTemporaryFile
 from typing import TypedDict, Unpack, cast
 
 from vistadex.errors import ModelError, NotFoundError
-from vistadex.models.cards import PRESETS, Color, ModelCard, ModelFile, Resize, file_sha256
-from vistadex.models.coco import COCO_CLASSES
+from vistadex.models.cards import (
+    PRESETS,
+    SUFFIXES,
+    Color,
+    ModelCard,
+    ModelFile,
+    Resize,
+    file_sha256,
+)
+from vistadex.models.coco import COCO_LISTS
 from vistadex.models.graphs import embedded_card, read_graph
 from vistadex.models.known import KNOWN
 from vistadex.models.recognition import Draft, complete, draft_of_card, draft_of_graph
 from vistadex.records import Json, Task
+from vistadex.registry import missing_extra
 
 _MIN_PREFIX = 6
 
@@ -37,6 +46,20 @@ class InputOptions(TypedDict, total=False):
     crop: float | None
     pad_value: int | None
     stride: int | None
+
+
+class AddOptions(InputOptions, total=False):
+    """What may be said about a model when adding it; see ModelStore.add."""
+
+    name: str | None
+    head: str | None
+    task: Task | None
+    classes: str | Path | Sequence[str] | None
+    license: str | None
+    source: str | None
+    metrics: Mapping[str, float] | None
+    dynamic_size: bool
+    optimize: bool
 
 
 class ModelStore:
@@ -64,28 +87,51 @@ class ModelStore:
 
         Args:
             name: the file's stem if not given.
-            classes: "coco", a text file with one name a line, or the names.
+            classes: one of coco.COCO_LISTS, a text file with one name a line, or the names.
             dynamic_size: stores a copy that takes inputs of any size.
             optimize: stores a copy that computes the same in less time.
         Raises: ModelQuestionError if the file and the arguments leave something open; ModelError
             if the file is no model, contradicts its card, or the name is another file's.
         """
+        with self.prepared(
+            file,
+            name=name,
+            head=head,
+            task=task,
+            classes=classes,
+            license=license,
+            source=source,
+            metrics=metrics,
+            dynamic_size=dynamic_size,
+            optimize=optimize,
+            **input,
+        ) as ready:
+            self.check_name(ready.card.name, ready.sha256)
+            return self._keep(ready.path, ready.sha256, ready.card)
+
+    @contextmanager
+    def prepared(self, file: Path, **said: Unpack[AddOptions]) -> Iterator[ModelFile]:
+        """What `add` would store, tried out on a gray picture; deleted at the end unless kept.
+
+        Raises: as add does.
+        """
         from vistadex.models.analyzers import try_out
 
+        dynamic_size, optimize = said.get("dynamic_size", False), said.get("optimize", False)
+        if file.suffix.lower() == ".tflite" and (dynamic_size or optimize):
+            raise ModelError(
+                f"{file}: --dynamic-size and --optimize rewrite .onnx files, a .tflite stays as it "
+                "is; leave them out"
+            )
         sha256 = file_sha256(file)
-        said = {"name": name, "head": head, "task": task, "license": license, "source": source}
-        known: dict[str, Json] = {key: value for key, value in said.items() if value is not None}
-        if classes is not None:
-            known["classes"] = list(_class_names(classes))
-        if metrics is not None:
-            known["metrics"] = dict(metrics)
-        draft = Draft(known, _input_fields(input)).over(describe(file, sha256, self))
+        known = describe(file, sha256, self).with_head(said.get("head"))
+        draft = Draft(_card_fields(said), _input_fields(said)).over(known)
         card = complete(file, draft)
-        with self._incoming() as incoming:
+        with self._incoming(_suffix(file)) as incoming:
             sha256, card = _write(file, incoming, sha256, card, dynamic_size, optimize)
-            self._check_name(card.name, sha256)
-            try_out(ModelFile(incoming, sha256, card), str(file))
-            return self._keep(incoming, sha256, card)
+            ready = ModelFile(incoming, sha256, card)
+            try_out(ready, str(file))
+            yield ready
 
     def list(self) -> list[ModelFile]:
         """Every model, by name.
@@ -124,13 +170,25 @@ class ModelStore:
         return file
 
     def _read(self, path: Path) -> ModelFile:
-        file = path.with_suffix(".onnx")
-        if not file.exists():
-            raise ModelError(f"{path}: the model's file {file.name} is gone; delete this card")
+        files = [path.with_suffix(suffix) for suffix in SUFFIXES]
+        file = next((file for file in files if file.exists()), None)
+        if file is None:
+            raise ModelError(f"{path}: the model's file {files[0].name} is gone; delete this card")
         with _translated(path):
             return ModelFile(file, path.stem, ModelCard.from_json(path.read_bytes(), str(path)))
 
-    def _check_name(self, name: str, sha256: str) -> None:
+    def find_derived(self, sha256: str, options: str) -> ModelFile | None:
+        """The model that was made from the file with that SHA-256; None if the store lacks it.
+
+        Args:
+            options: what it was made with, as `rewriting` gives it.
+        """
+        wanted = (sha256, options)
+        made = (f for f in self.list() if (f.card.derived_from, f.card.derived_with) == wanted)
+        return next(made, None)
+
+    def check_name(self, name: str, sha256: str) -> None:
+        """Raises: ModelError if the name is another file's."""
         for other in self.list():
             if other.card.name == name and other.sha256 != sha256:
                 raise ModelError(
@@ -139,11 +197,11 @@ class ModelStore:
                 )
 
     @contextmanager
-    def _incoming(self) -> Iterator[Path]:
+    def _incoming(self, suffix: str = "") -> Iterator[Path]:
         """A new file in the folder, deleted at the end unless it was moved away."""
         with _translated(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            with NamedTemporaryFile(dir=self.folder, suffix=".part", delete=False) as part:
+            with NamedTemporaryFile(dir=self.folder, suffix=f".part{suffix}", delete=False) as part:
                 path = Path(part.name)
         try:
             yield path
@@ -152,7 +210,7 @@ class ModelStore:
 
     def _keep(self, incoming: Path, sha256: str, card: ModelCard) -> ModelFile:
         """Moves the file to its place, then its card: a card without its file never exists."""
-        path = self.folder / f"{sha256}.onnx"
+        path = self.folder / f"{sha256}{incoming.suffix}"
         with _translated(self.folder), self._incoming() as text:
             text.write_text(card.to_json(), encoding="utf-8")
             for part in (incoming, text):
@@ -176,9 +234,30 @@ def describe(path: Path, sha256: str, store: ModelStore) -> Draft:
         return draft_of_card(stored.card)
     if sha256 in KNOWN:
         return Draft({"name": path.stem}).over(draft_of_card(KNOWN[sha256]))
+    if _suffix(path) == ".tflite":
+        return _draft_of_tflite(path)
     graph = read_graph(path)
     card = embedded_card(path, graph)
     return draft_of_graph(path, graph) if card is None else draft_of_card(card)
+
+
+def _draft_of_tflite(path: Path) -> Draft:
+    try:
+        from vistadex.models.litert import draft_of_tflite
+    except ModuleNotFoundError as error:
+        raise missing_extra(f"{path.name}: runtime 'litert'", error) from error
+    return draft_of_tflite(path)
+
+
+def rewriting(dynamic_size: bool, optimize: bool) -> str:
+    """The options that rewrite a graph, as a card names them; empty for none."""
+    return " ".join(["dynamic-size"] * dynamic_size + ["optimize"] * optimize)
+
+
+def _suffix(path: Path) -> str:
+    """The ending under which a file is kept."""
+    suffix = path.suffix.lower()
+    return suffix if suffix in SUFFIXES else SUFFIXES[0]
 
 
 def _write(
@@ -196,17 +275,32 @@ def _write(
 
         data = make_faster(data, card, file)
     if dynamic_size or optimize:
-        card = replace(card, derived_from=sha256)
+        card = replace(card, derived_from=sha256, derived_with=rewriting(dynamic_size, optimize))
     with _translated(to.parent):
         to.write_bytes(data)
     return hashlib.sha256(data).hexdigest(), card
 
 
-def _input_fields(options: InputOptions) -> dict[str, Json]:
+def _card_fields(said: AddOptions) -> dict[str, Json]:
+    """What was said about the card, its preprocessing aside."""
+    texts = ("name", "head", "task", "license", "source")
+    values = cast("Mapping[str, Json]", said)
+    known = {key: values[key] for key in texts if values.get(key) is not None}
+    classes, metrics = said.get("classes"), said.get("metrics")
+    if classes is not None:
+        known["classes"] = list(_class_names(classes))
+    if metrics is not None:
+        known["metrics"] = dict(metrics)
+    return known
+
+
+def _input_fields(options: AddOptions) -> dict[str, Json]:
+    """What was said about preprocessing."""
+    values = cast("Mapping[str, Json]", options)
     said: dict[str, Json] = {
         key: list(value) if isinstance(value, list | tuple) else value
-        for key, value in cast("Mapping[str, Json]", options).items()
-        if value is not None
+        for key, value in values.items()
+        if value is not None and key in InputOptions.__annotations__
     }
     preset, size = said.pop("preset", None), said.pop("size", None)
     if preset is not None:
@@ -219,9 +313,9 @@ def _input_fields(options: InputOptions) -> dict[str, Json]:
 
 
 def _class_names(classes: str | Path | Sequence[str]) -> tuple[str, ...]:
-    """The names that are meant by "coco", a text file, or a sequence of names."""
-    if classes == "coco":
-        return COCO_CLASSES
+    """The names that are meant by a name of COCO_LISTS, a text file, or a sequence of names."""
+    if isinstance(classes, str) and classes in COCO_LISTS:
+        return COCO_LISTS[classes]
     if not isinstance(classes, str | Path):
         return tuple(classes)
     path = Path(classes)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper, save
 from onnx.checker import check_model
 
@@ -40,6 +41,45 @@ def constant_output(
     }
     shape = ["batch" if dynamic else 1, *output.shape]
     return _save(path, nodes, weights, _input(size, dynamic), shape, metadata, card)
+
+
+def named_outputs(
+    path: Path,
+    inputs: Mapping[str, tuple[str, Sequence[Dim]]],
+    outputs: Mapping[str, NDArray[Any]],
+    *,
+    shapes: Mapping[str, Sequence[Dim]] | None = None,
+    nodes: Sequence[Any] = (),
+) -> Path:
+    """A network with these inputs that says these outputs of every picture.
+
+    Args:
+        inputs: type, as NumPy calls it, and shape by name.
+        outputs: values with all their axes, by name, in the order of the graph.
+        shapes: what the graph states of an output's shape, where it is not that of its values.
+        nodes: compute outputs from `NAME_value` and the inputs, in place of the values as they are.
+    """
+    made = {name for node in nodes for name in node.output}
+    plain = [
+        helper.make_node("Identity", [f"{name}_value"], [name])
+        for name in outputs
+        if name not in made
+    ]
+    stated = {name: list(value.shape) for name, value in outputs.items()} | dict(shapes or {})
+    graph = helper.make_graph(
+        [*nodes, *plain],
+        "tiny",
+        [
+            helper.make_tensor_value_info(name, _element(np.dtype(kind)), shape)
+            for name, (kind, shape) in inputs.items()
+        ],
+        [
+            helper.make_tensor_value_info(name, _element(value.dtype), stated[name])
+            for name, value in outputs.items()
+        ],
+        [numpy_helper.from_array(value, f"{name}_value") for name, value in outputs.items()],
+    )
+    return _save_graph(path, graph, {}, None)
 
 
 def mean_color(
@@ -111,8 +151,18 @@ def _save(
         [helper.make_tensor_value_info("output", TensorProto.FLOAT, output_shape)],
         [numpy_helper.from_array(value, name) for name, value in weights.items()],
     )
+    return _save_graph(path, graph, metadata or {}, card)
+
+
+def _element(dtype: np.dtype[Any]) -> int:
+    return int(helper.np_dtype_to_tensor_dtype(dtype))
+
+
+def _save_graph(
+    path: Path, graph: Any, metadata: Mapping[str, str], card: ModelCard | None
+) -> Path:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
-    for key, value in (metadata or {}).items():
+    for key, value in metadata.items():
         model.metadata_props.add(key=key, value=value)
     if card is not None:
         embed_card(model, card)

@@ -1,4 +1,4 @@
-"""Running a graph on random pictures: how rewritten graphs are compared with what they were."""
+"""Trying out: a graph on random pictures before it is trusted, a model on one of yours."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vistadex.errors import ModelError
 from vistadex.models.cards import ModelCard
 from vistadex.models.sessions import open_session
 from vistadex.records import FloatArray
@@ -17,9 +18,16 @@ class Trial:
     """A graph that turns an array of pictures into its outputs."""
 
     def __init__(self, model: Path | bytes) -> None:
-        """Raises: ModelError if the graph does not run here."""
+        """Raises: ModelError if the graph does not run here or takes other than [N, 3, H, W]."""
         self._session = open_session(model)
         self._input = self._session.get_inputs()[0]
+        shape = self._input.shape
+        if len(self._session.get_inputs()) != 1 or len(shape) != 4 or shape[3] == 3 != shape[1]:
+            place = model if isinstance(model, Path) else "rewritten model"
+            raise ModelError(
+                f"{place}: --dynamic-size and --optimize are for graphs with one input "
+                "[N, 3, height, width]; leave them out"
+            )
 
     def __call__(self, images: FloatArray) -> list[NDArray[Any]]:
         """Every output for (N, 3, H, W) prepared pictures."""

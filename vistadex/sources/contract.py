@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from vistadex.records import ImageEntry, image_address
+from vistadex.errors import SourceTooLargeError
+from vistadex.records import ImageEntry, image_address, is_address
 
 PAGE_SIZE = 1000
 """How many entries a page of a listing holds at most."""
+CHUNK_BYTES = 8 * 2**20
+NO_VERSION = "manifest"
+"""The version of an image of which a manifest names none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +36,8 @@ class Source(ABC):
     partial: bool = False
     """Set by pages() before the first page where some of the images can't be listed (an archive
     that breaks off): then nothing counts as vanished."""
+    names_only: bool = False
+    """Whether pages() has not looked for what it names, so that it may never have been there."""
 
     @abstractmethod
     def pages(self, after: str | None = None) -> Iterator[list[ImageEntry]]:
@@ -49,6 +56,15 @@ class Source(ABC):
         Raises: SourceError; SourceUnavailableError where trying again may help.
         """
 
+    def read_within(self, key: str, max_bytes: int) -> Content:
+        """As read, of a file whose size the listing may not say, or say wrongly.
+
+        Sources that learn the size before the bytes have their own, which raises.
+
+        Raises: SourceTooLargeError for a file with more bytes; SourceError like read.
+        """
+        return self.read(key)
+
     def read_range(self, key: str, start: int, stop: int) -> bytes:
         """The bytes from start up to, not including, stop; fewer where the file ends before.
 
@@ -64,6 +80,15 @@ class Source(ABC):
         Raises: SourceError like read.
         """
         return self.read_range(key, 0, size)
+
+    def chunks(self, key: str) -> Iterator[bytes]:
+        """All bytes of a file in order, in pieces of about CHUNK_BYTES, for files of any size.
+
+        Sources that can do it without the whole file in memory have their own.
+
+        Raises: SourceError like read, also after some pieces.
+        """
+        yield self.read(key).data
 
     def stat(self, key: str) -> ImageEntry:
         """One file as the listing would name it; cheaper than reading it where that can be.
@@ -81,6 +106,18 @@ class Source(ABC):
         return type(self), (self.uri,)
 
 
+def check_size(place: str, size_bytes: int | None, max_bytes: int | None) -> None:
+    """Raises: SourceTooLargeError where a file is known to have more bytes than it may."""
+    if max_bytes is not None and size_bytes is not None and size_bytes > max_bytes:
+        what = f"{size_bytes:,} bytes, expected {max_bytes:,} at most"
+        raise SourceTooLargeError(f"{place}: {what}; make the file smaller", size_bytes)
+
+
+def part_bytes(size_bytes: int) -> int:
+    """How large the parts of an upload are: S3 takes ten thousand at most, Azure fifty thousand."""
+    return max(CHUNK_BYTES, -(-size_bytes // 9000))
+
+
 class Target(Source):
     """A source that can be written to: a folder or a bucket."""
 
@@ -92,3 +129,19 @@ class Target(Source):
             chunks: its bytes in order; a single one for all but large files.
         Raises: SourceError; SourceUnavailableError where trying again may help.
         """
+
+
+def local_key(source_uri: str, key: str) -> str:
+    """The name below a target of a source's file; of a manifest's addresses, another for each.
+
+    `https://host/a/b.jpg` becomes `https/host/a/b.jpg`, and with a query `…/b-5d41402a.jpg`.
+    """
+    if not is_address(source_uri, key):
+        return key
+    scheme, _, rest = key.partition("://")
+    path, _, query = rest.lstrip("/").partition("?")
+    if query:
+        stem, dot, suffix = path.rpartition(".")
+        mark = hashlib.md5(query.encode(), usedforsecurity=False).hexdigest()[:8]
+        path = f"{stem}-{mark}.{suffix}" if dot else f"{path}-{mark}"
+    return f"{scheme}/{path}"

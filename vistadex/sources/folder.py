@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import heapq
 import json
 import os
 import stat
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import FileIO
 from itertools import islice
 from typing import TextIO
@@ -22,7 +24,7 @@ from vistadex.errors import (
     UsageError,
 )
 from vistadex.records import Failure, ImageEntry
-from vistadex.sources.contract import PAGE_SIZE, Content, Source
+from vistadex.sources.contract import CHUNK_BYTES, PAGE_SIZE, Content, Target, check_size
 
 NAMES_IN_MEMORY = 200_000
 """The names of a folder with more go through a temporary file to be sorted."""
@@ -30,7 +32,7 @@ NAMES_IN_MEMORY = 200_000
 _Identity = tuple[int, int]
 
 
-class FolderSource(Source):
+class FolderSource(Target):
     """The files below a folder of this machine.
 
     They are read by plain `open().read()`, which obstore's LocalStore does not beat, and not ahead:
@@ -42,7 +44,7 @@ class FolderSource(Source):
 
         Raises: SourceError where it is no folder that can be listed.
         """
-        path = os.path.realpath(os.path.expanduser(_path_of(uri)))
+        path = real_path(uri)
         if not _is_text(path):
             raise SourceError(f"{_printable(path)}: the path is not UTF-8; rename it")
         if os.path.isfile(path):
@@ -65,8 +67,17 @@ class FolderSource(Source):
 
     def read(self, key: str) -> Content:
         """See Source; the version is size and modification time."""
+        return self._got(key, None)
+
+    def read_within(self, key: str, max_bytes: int) -> Content:
+        """See Source."""
+        return self._got(key, max_bytes)
+
+    def _got(self, key: str, max_bytes: int | None) -> Content:
         with self._opened(key) as file:
-            version = _version(os.fstat(file.fileno()))
+            status = os.fstat(file.fileno())
+            check_size(self.image_uri(key), status.st_size, max_bytes)
+            version = _version(status)
             data = file.read()
             if _version(os.fstat(file.fileno())) != version:
                 raise SourceUnavailableError(f"{self.image_uri(key)}: is being written; try later")
@@ -77,6 +88,39 @@ class FolderSource(Source):
         with self._opened(key) as file:
             file.seek(start)
             return file.read(max(0, stop - start))
+
+    def chunks(self, key: str) -> Iterator[bytes]:
+        """See Source."""
+        with self._opened(key) as file:
+            version = _version(os.fstat(file.fileno()))
+            while chunk := file.read(CHUNK_BYTES):
+                yield chunk
+            if _version(os.fstat(file.fileno())) != version:
+                raise SourceUnavailableError(f"{self.image_uri(key)}: is being written; try later")
+
+    def write(self, key: str, chunks: Iterable[bytes], size_bytes: int) -> None:
+        """See Target."""
+        path = self.image_uri(key)
+        parts = key.split("/")
+        if not key or "" in parts or ".." in parts or "." in parts or "\0" in key:
+            raise SourceError(
+                f"{path}: no name for a file below {self.uri}; rename it at its source"
+            )
+        folder, name = os.path.split(path)
+        # One name for each file: what a killed run has left, the next one writes over.
+        mark = hashlib.md5(name.encode(), usedforsecurity=False).hexdigest()
+        part = os.path.join(folder, f".{mark}.part")
+        try:
+            os.makedirs(folder, exist_ok=True)
+            try:
+                with open(part, "wb") as file:
+                    file.writelines(chunks)
+                os.replace(part, path)
+            finally:
+                with suppress(FileNotFoundError):
+                    os.unlink(part)
+        except OSError as error:
+            raise _write_error(path, error) from error
 
     def stat(self, key: str) -> ImageEntry:
         """See Source."""
@@ -153,6 +197,23 @@ class FolderSource(Source):
         if not _is_text(key):
             failure = Failure("bad_name", "the file's name is not UTF-8; rename it")
         return ImageEntry(_printable(key), status.st_size, _version(status), failure)
+
+
+def real_path(uri: str) -> str:
+    """The path of a folder by path, `~/…` or `file://…`, links followed."""
+    return os.path.realpath(os.path.expanduser(_path_of(uri)))
+
+
+def make_folder(uri: str) -> None:
+    """Makes the folder at a path, `~/…` or `file://…`, and those above it.
+
+    Raises: SourceError where that can't be.
+    """
+    path = os.path.expanduser(_path_of(uri))
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as error:
+        raise _write_error(path, error) from error
 
 
 def _path_of(uri: str) -> str:
@@ -237,6 +298,18 @@ def _unreadable(key: str, error: OSError) -> ImageEntry:
     what = "the folder can't be listed" if key.endswith("/") else "the file can't be read"
     failure = Failure("unreadable", f"{what}: {error.strerror or error}")
     return ImageEntry(_printable(key), 0, "", failure)
+
+
+def _write_error(path: str, error: OSError) -> SourceError:
+    path, why = _printable(path), error.strerror or str(error)
+    if isinstance(error, FileExistsError | NotADirectoryError | IsADirectoryError):
+        what = "a file and a folder of one name can't both lie there; rename one at its source"
+        return SourceError(f"{path}: {why}: {what}")
+    if isinstance(error, PermissionError):
+        return SourceDeniedError(f"{path}: permission denied; change its folder's (chmod)")
+    if error.errno == errno.ENAMETOOLONG:
+        return SourceError(f"{path}: {why}; shorten it at its source")
+    return SourceError(f"{path}: can't be written: {why}; free space, or choose another place")
 
 
 def _source_error(path: str, error: OSError) -> SourceError:

@@ -6,23 +6,24 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from queue import SimpleQueue
 from typing import TypeAlias
 
 from vistadex.decoding import SIGNATURE_BYTES, looks_like_image
-from vistadex.errors import SourceError, SourceMissingError
+from vistadex.errors import SourceError, SourceMissingError, SourceTooLargeError
 from vistadex.records import Failure, ImageEntry
-from vistadex.sources.contract import Source
+from vistadex.sources.contract import Content, Source
 from vistadex.sources.retrying import with_retries
 
 Reading: TypeAlias = tuple[ImageEntry, bytes | Failure]
-_Job: TypeAlias = tuple[ImageEntry, "Future[Reading]"]
+_Grow: TypeAlias = Callable[[int], None]
 
 READ_AHEAD_BYTES = 32 * 2**20
 MAX_FILE_BYTES = 256 * 2**20
-UNKNOWN_SIZE_BYTES = 2**20
-"""What a file counts whose size the listing does not say, as in a manifest of addresses."""
+UNKNOWN_SIZE_BYTES = 4 * 2**20
+"""What a file counts at first whose size the listing does not say, as in a manifest."""
 
 PICTURE_EXTENSIONS = frozenset(
     "jpg jpeg jpe jfif mpo png apng webp bmp dib tif tiff gif avif ppm pgm pbm heic heif".split()
@@ -43,17 +44,15 @@ def read_images(
     read on while the caller works; closing the generator ends waits and drops what is outstanding.
 
     Args:
-        budget_bytes: read ahead, and not taken yet, are at most so many bytes by the listing; a
-            single larger file is read alone.
+        budget_bytes: read ahead, and not taken yet, are at most so many bytes, whatever the listing
+            says of them; beside these the image whose turn it is may be larger.
         max_file_bytes: a file with more is not read.
     """
     stopped = threading.Event()
 
-    def read(entry: ImageEntry) -> Reading:
-        return _read_entry(source, entry, max_file_bytes, stopped)
-
     if source.read_ahead <= 0:
-        yield from map(read, entries)
+        for entry in entries:
+            yield _Reader(source, max_file_bytes, stopped).read(entry, max_file_bytes)
         return
 
     def cost(entry: ImageEntry) -> int:
@@ -62,98 +61,211 @@ def read_images(
         unread = entry.failure is not None or entry.size_bytes > max_file_bytes
         return 0 if unread else entry.size_bytes
 
+    room = _Room(budget_bytes)
+    reader = _Reader(source, max_file_bytes, stopped)
     try:
-        yield from _read_ahead(read, entries, cost, budget_bytes, source.read_ahead, stopped)
+        yield from _read_ahead(reader, entries, cost, room, source.read_ahead, stopped)
     finally:
         stopped.set()
+        room.close()
+
+
+@dataclass(slots=True)
+class _Job:
+    """An entry to be read."""
+
+    entry: ImageEntry
+    number: int
+    cost: int
+    """Bytes that it counts in the room."""
+    result: Future[Reading]
+
+
+class _Room:
+    """The bytes of all jobs that are begun and not taken yet."""
+
+    def __init__(self, budget_bytes: int) -> None:
+        self._budget_bytes = budget_bytes
+        self._used = 0
+        self._turn = 0
+        self._closed = False
+        self._changed = threading.Condition()
+
+    def fits(self, more: int) -> bool:
+        """Whether there is room for so many bytes."""
+        return self._used + more <= self._budget_bytes
+
+    def resize(self, job: _Job, cost: int) -> None:
+        """Counts a job anew, when there is room for it or it is its turn to be taken.
+
+        Raises: SourceError where nobody waits for it any more.
+        """
+        with self._changed:
+            more = cost - job.cost
+            self._changed.wait_for(
+                lambda: more <= 0 or job.number == self._turn or self.fits(more) or self._closed
+            )
+            if self._closed:
+                raise SourceError("reading ahead has ended")
+            self._used += more
+            job.cost = cost
+            self._changed.notify_all()
+
+    def enter(self, job: _Job) -> None:
+        """Counts a job for the first time."""
+        with self._changed:
+            self._used += job.cost
+
+    def leave(self, job: _Job) -> None:
+        """Counts a job no more; the next one's turn has come."""
+        with self._changed:
+            self._used -= job.cost
+            self._turn += 1
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Ends all waits."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
 
 
 def _read_ahead(
-    read: Callable[[ImageEntry], Reading],
+    reader: _Reader,
     entries: Iterable[ImageEntry],
     cost: Callable[[ImageEntry], int],
-    budget_bytes: int,
+    room: _Room,
     threads: int,
     stopped: threading.Event,
 ) -> Iterator[Reading]:
-    """What read gives for each entry, in order, with so many threads ahead of the caller."""
+    """Each entry as it was read, in order, with so many threads ahead of the caller."""
     jobs: SimpleQueue[_Job | None] = SimpleQueue()
-    pending: deque[tuple[int, Future[Reading]]] = deque()
+    pending: deque[_Job] = deque()
     upcoming = iter(entries)
     entry = next(upcoming, None)
-    used = started = 0
+    number = started = 0
     try:
         while entry is not None or pending:
             while entry is not None and len(pending) < 2 * threads:
-                if pending and used + cost(entry) > budget_bytes:
+                if pending and not room.fits(cost(entry)):
                     break
-                job = entry, Future[Reading]()
-                used += cost(entry)
-                pending.append((cost(entry), job[1]))
+                job = _Job(entry, number, cost(entry), Future())
+                number += 1
+                room.enter(job)
+                pending.append(job)
                 jobs.put(job)
                 if started < threads:
                     # Daemons: a read that hangs must not keep the process from ending.
                     threading.Thread(
-                        target=_work, args=(read, jobs, stopped), name="read-ahead", daemon=True
+                        target=_work,
+                        args=(reader, jobs, room, stopped),
+                        name="read-ahead",
+                        daemon=True,
                     ).start()
                     started += 1
                 entry = next(upcoming, None)
-            size, future = pending[0]
-            yield future.result()
+            yield pending[0].result.result()
             # Counted until the caller comes back for more: until then it holds these bytes.
-            pending.popleft()
-            used -= size
+            room.leave(pending.popleft())
     finally:
         for _ in range(started):
             jobs.put(None)
 
 
 def _work(
-    read: Callable[[ImageEntry], Reading], jobs: SimpleQueue[_Job | None], stopped: threading.Event
+    reader: _Reader, jobs: SimpleQueue[_Job | None], room: _Room, stopped: threading.Event
 ) -> None:
     while (job := jobs.get()) is not None and not stopped.is_set():
-        entry, future = job
         try:
-            future.set_result(read(entry))
+            job.result.set_result(_read_job(reader, job, room))
         except BaseException as error:
-            future.set_exception(error)  # The caller's thread raises it, in the entry's turn.
+            job.result.set_exception(error)  # The caller's thread raises it, in the entry's turn.
+        del job  # and with it the bytes, while waiting for the next
 
 
-def _read_entry(
-    source: Source, entry: ImageEntry, max_file_bytes: int, stopped: threading.Event
-) -> Reading:
-    """One entry with its bytes or its failure."""
-    if entry.failure is not None:
-        return entry, entry.failure
-    if entry.size_bytes == 0:
-        return entry, Failure("empty", "the file has no bytes")
-    try:
-        if not _named_as_picture(entry.key):
-            start = with_retries(lambda: source.read_start(entry.key, SIGNATURE_BYTES), stopped)
+def _read_job(reader: _Reader, job: _Job, room: _Room) -> Reading:
+    entry, outcome = reader.read(job.entry, job.cost, partial(room.resize, job))
+    room.resize(job, 0 if isinstance(outcome, Failure) else min(len(outcome), job.cost))
+    return entry, outcome
+
+
+class _Reader:
+    """Reads single entries of a source."""
+
+    def __init__(self, source: Source, max_file_bytes: int, stopped: threading.Event) -> None:
+        self._source = source
+        self._max_file_bytes = max_file_bytes
+        self._stopped = stopped
+
+    def read(self, entry: ImageEntry, max_bytes: int, grow: _Grow | None = None) -> Reading:
+        """One entry with its bytes or its failure.
+
+        Args:
+            max_bytes: no more come into memory before grow is called with how many there will be.
+        """
+        if entry.failure is not None:
+            return entry, entry.failure
+        if entry.size_bytes == 0:
+            return entry, Failure("empty", "the file has no bytes")
+        try:
+            if failure := self._refused(entry):
+                return entry, failure
+            content = self._content(entry.key, max_bytes, grow)
+        except SourceTooLargeError as error:
+            return entry, _too_large(error.size_bytes, self._max_file_bytes)
+        except SourceMissingError as error:
+            gone = "it has vanished since it was listed"
+            return entry, Failure("unreadable", str(error) if self._source.names_only else gone)
+        except SourceError as error:
+            return entry, Failure("unreadable", str(error))
+        version = content.version or entry.version  # empty: as listed
+        entry = replace(entry, version=version, size_bytes=len(content.data))
+        if not content.data:
+            return entry, Failure("empty", "the file has no bytes")
+        if len(content.data) > self._max_file_bytes:
+            return entry, _too_large(len(content.data), self._max_file_bytes)
+        return entry, content.data
+
+    def _refused(self, entry: ImageEntry) -> Failure | None:
+        """Why an entry is not read whole.
+
+        Raises: SourceError.
+        """
+        key = entry.key
+        if not named_as_picture(key):
+            start = with_retries(
+                lambda: self._source.read_start(key, SIGNATURE_BYTES), self._stopped
+            )
             if not looks_like_image(start):
                 message = f"begins with {start[:8]!r} and is not named as a picture"
-                return entry, Failure("not_an_image", message)
-        if entry.size_bytes is not None and entry.size_bytes > max_file_bytes:
-            return entry, _too_large(entry.size_bytes, max_file_bytes)
-        content = with_retries(lambda: source.read(entry.key), stopped)
-    except SourceMissingError:
-        return entry, Failure("unreadable", "it has vanished since it was listed")
-    except SourceError as error:
-        return entry, Failure("unreadable", str(error))
-    entry = replace(entry, version=content.version, size_bytes=len(content.data))
-    if not content.data:
-        return entry, Failure("empty", "the file has no bytes")
-    if len(content.data) > max_file_bytes:
-        return entry, _too_large(len(content.data), max_file_bytes)
-    return entry, content.data
+                return Failure("not_an_image", message)
+        if entry.size_bytes is not None and entry.size_bytes > self._max_file_bytes:
+            return _too_large(entry.size_bytes, self._max_file_bytes)
+        return None
+
+    def _content(self, key: str, max_bytes: int, grow: _Grow | None) -> Content:
+        """All bytes of a file, asked for again where there are more than was thought.
+
+        Raises: SourceError.
+        """
+        while True:
+            try:
+                read = partial(self._source.read_within, key, max_bytes)
+                return with_retries(read, self._stopped)
+            except SourceTooLargeError as error:
+                stated = error.size_bytes or 0
+                if grow is None or max(stated, max_bytes + 1) > self._max_file_bytes:
+                    raise
+                max_bytes = stated if stated > max_bytes else self._max_file_bytes
+                grow(max_bytes)
 
 
-def _named_as_picture(key: str) -> bool:
+def named_as_picture(key: str) -> bool:
+    """Whether a name ends like a picture's."""
     return key.rpartition(".")[2].lower() in PICTURE_EXTENSIONS
 
 
-def _too_large(size_bytes: int, max_file_bytes: int) -> Failure:
-    return Failure(
-        "too_large",
-        f"{size_bytes / 2**20:.1f} MiB, more than the limit of {max_file_bytes / 2**20:.1f} MiB",
-    )
+def _too_large(size_bytes: int | None, max_file_bytes: int) -> Failure:
+    """The failure of a file with so many bytes; None: how many is not known."""
+    size = "" if size_bytes is None else f"{size_bytes / 2**20:.1f} MiB, "
+    return Failure("too_large", f"{size}more than the limit of {max_file_bytes / 2**20:.1f} MiB")

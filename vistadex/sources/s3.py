@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +22,14 @@ from obstore.store import S3Store
 from vistadex.errors import SourceError, SourceMissingError, UsageError
 from vistadex.records import ImageEntry
 from vistadex.sources.aws import CONNECT_TIMEOUT_S, Access
-from vistadex.sources.contract import PAGE_SIZE, Content, Source
+from vistadex.sources.contract import (
+    CHUNK_BYTES,
+    PAGE_SIZE,
+    Content,
+    Target,
+    check_size,
+    part_bytes,
+)
 from vistadex.sources.retrying import with_retries
 
 if TYPE_CHECKING:
@@ -32,7 +39,7 @@ _UNNAMEABLE = re.compile(r"(^|/)(\.\.?)?(/|$)|[\x00-\x1f\x7f]")
 """Keys that obstore refuses, or would quietly take for another key."""
 
 
-class S3Source(Source):
+class S3Source(Target):
     """The objects below `s3://bucket/prefix`. Nothing is asked of the store until the first use."""
 
     read_ahead = 8
@@ -73,6 +80,13 @@ class S3Source(Source):
 
     def read(self, key: str) -> Content:
         """See Source; the version is the ETag."""
+        return self._got(key, None)
+
+    def read_within(self, key: str, max_bytes: int) -> Content:
+        """See Source: one request, whose body is only taken where it is no larger."""
+        return self._got(key, max_bytes)
+
+    def _got(self, key: str, max_bytes: int | None) -> Content:
         access, store = self._reach()
         name = self._prefix + key
         if _UNNAMEABLE.search(name):
@@ -80,6 +94,7 @@ class S3Source(Source):
             return Content(answer.body, _version(answer.headers.get("ETag"), len(answer.body)))
         try:
             result = store.get(name)
+            check_size(self.image_uri(key), result.meta["size"], max_bytes)
             data = bytes(result.bytes())
             return Content(data, _version(result.meta["e_tag"], len(data)))
         except (obstore.exceptions.BaseError, FileNotFoundError) as error:
@@ -98,6 +113,40 @@ class S3Source(Source):
         except (obstore.exceptions.BaseError, FileNotFoundError) as error:
             raise self._error(access, key, error) from error
 
+    def chunks(self, key: str) -> Iterator[bytes]:
+        """See Source: one request, whose answer is taken as it comes."""
+        access, store = self._reach()
+        name = self._prefix + key
+        if _UNNAMEABLE.search(name):
+            yield access.get(name).body
+            return
+        try:
+            for chunk in store.get(name).stream(min_chunk_size=CHUNK_BYTES):
+                yield bytes(chunk)
+        except (obstore.exceptions.BaseError, OSError) as error:
+            raise self._error(access, key, error) from error
+
+    def write(self, key: str, chunks: Iterable[bytes], size_bytes: int) -> None:
+        """See Target. The store checks each part by its SHA-256; large files go in parts."""
+        access, store = self._reach()
+        name = self._prefix + key
+        if _UNNAMEABLE.search(name):
+            access.put(name, b"".join(chunks))
+            return
+        try:
+            if size_bytes <= CHUNK_BYTES:
+                store.put(name, b"".join(chunks), use_multipart=False)
+            else:
+                store.put(
+                    name,
+                    iter(chunks),
+                    use_multipart=True,
+                    chunk_size=part_bytes(size_bytes),
+                    max_concurrency=2,
+                )
+        except (obstore.exceptions.BaseError, OSError) as error:
+            raise self._error(access, key, error) from error
+
     def stat(self, key: str) -> ImageEntry:
         """See Source."""
         access, store = self._reach()
@@ -109,7 +158,11 @@ class S3Source(Source):
         try:
             meta = store.head(name)
             return ImageEntry(key, meta["size"], _version(meta["e_tag"], meta["size"]))
-        except (obstore.exceptions.BaseError, FileNotFoundError) as error:
+        except FileNotFoundError as error:
+            # An answer to HEAD has no body; that to GET says whether there is such a bucket.
+            access.get(name, byte_range="bytes=0-0")
+            raise self._error(access, key, error) from error
+        except obstore.exceptions.BaseError as error:
             raise self._error(access, key, error) from error
 
     def _reach(self) -> tuple[Access, S3Store]:
@@ -170,6 +223,7 @@ def _open_store(access: Access, read_timeout_s: float) -> S3Store:
         endpoint=access.endpoint,
         region=access.region,
         virtual_hosted_style_request=False,
+        checksum_algorithm="SHA256",
         client_options=options,
         # with_retries tries again; obstore's own attempts would multiply with its.
         retry_config={"max_retries": 0, "retry_timeout": timedelta(minutes=1)},

@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Annotated, Any
 
@@ -18,9 +18,10 @@ from PIL import Image
 from vistadex import settings
 from vistadex.catalog import Catalog, IndexedImage
 from vistadex.decoding import decode, encode_jpeg, format_of
-from vistadex.errors import DecodingError
+from vistadex.errors import DecodingError, SourceTooLargeError
 from vistadex.records import DecodedImage
 from vistadex.sources import Content, Source, open_source
+from vistadex.sources.contract import NO_VERSION
 from vistadex.web import problems
 from vistadex.web.api import ImageId
 from vistadex.web.cache import Cache
@@ -30,8 +31,8 @@ THUMBNAIL_WIDTH = 1024
 """A panorama is thumbed to this width instead."""
 MAX_SIDE = 8192
 """Of a picture encoded anew, because browsers do not show its own format."""
-UNREAD_REASONS = frozenset({"not_an_image", "too_large"})
-"""Files that failed so may be of any size, and their pictures can't be shown."""
+UNREAD_REASONS = frozenset({"not_an_image", "too_large", "bad_name", "empty"})
+"""What failed so has no picture to show, and may be of any size; the row says why."""
 MAX_READS = 8
 MAX_DECODES = 2
 
@@ -116,16 +117,20 @@ class Pictures:
             large.
         """
         image = self._catalog.image(id)
-        tag = picture_tag(image.uri, image.version)
+        tag = _tag(image, image.version)
         if tag in known_tags:
             return Picture(None, "", tag)
         content = self._read(image)
-        tag = picture_tag(image.uri, content.version)
+        tag = _tag(image, content.version)
         media_type = BROWSER_TYPES.get(format_of(content.data) or "")
         if media_type:
             return Picture(content.data, media_type, tag)
         with self._decoding:
-            decoded = decode(content.data, max_pixels=self._max_pixels)
+            decoded = decode(
+                content.data,
+                max_pixels=self._max_pixels,
+                allow_truncated=bool(image.warning),
+            )
             return Picture(_jpeg(decoded, MAX_SIDE, MAX_SIDE, 92), "image/jpeg", tag)
 
     def thumbnail(self, id: int, known_tags: str = "") -> Picture:
@@ -134,11 +139,11 @@ class Pictures:
         Raises: NotFoundError, SourceError; DecodingError if it can't be read.
         """
         image = self._catalog.image(id)
-        tag = picture_tag(image.uri, image.version)
+        tag = _tag(image, image.version)
         if tag in known_tags:
             return Picture(None, "", tag)
         size = f"{THUMBNAIL_WIDTH}x{THUMBNAIL_HEIGHT}"
-        name = sha256(f"{image.uri}\0{image.version}\0{size}".encode()).hexdigest()
+        name = sha256(f"{tag}\0{size}".encode()).hexdigest()
         kept = self._cache.get(name)
         if kept is not None:
             return Picture(kept, "image/jpeg", tag)
@@ -169,11 +174,12 @@ class Pictures:
                 min_long_side=long,
                 min_short_side=short,
                 max_pixels=self._max_pixels,
+                allow_truncated=bool(image.warning),
             )
             data = _jpeg(decoded, THUMBNAIL_WIDTH, THUMBNAIL_HEIGHT, 82)
         if content.version == image.version:
             self._cache.put(name, data)
-        return Picture(data, "image/jpeg", picture_tag(image.uri, content.version))
+        return Picture(data, "image/jpeg", _tag(image, content.version))
 
     def _read(self, image: IndexedImage) -> Content:
         if image.status == "failed" and image.reason in UNREAD_REASONS:
@@ -190,7 +196,22 @@ class Pictures:
             source = open_source(image.source)
             with self._lock:
                 source = self._sources.setdefault(image.source, source)
-        return source.read(image.key)
+        try:
+            content = source.read_within(image.key, self._max_file_bytes)
+        except SourceTooLargeError as error:
+            advice = "raise the setting max_file_bytes"
+            raise DecodingError("too_large", f"{error}; or {advice}") from error
+        # A manifest's picture has the version that the manifest says, which the catalog knows.
+        return content if content.version else replace(content, version=image.version)
+
+
+def _tag(image: IndexedImage, version: str) -> str:
+    """Identity of the bytes of a picture's version; where none is known, of the last indexing.
+
+    Links are made of the version alone, so that browsers ask again for a picture without one.
+    """
+    known = f"{version} {image.indexed_at}" if version == NO_VERSION else version
+    return picture_tag(image.uri, known)
 
 
 def _fitted(width: int, height: int, max_width: int, max_height: int) -> tuple[int, int]:

@@ -3,12 +3,14 @@ const picture = document.querySelector('#picture');
 const boxes = [...picture.querySelectorAll('rect')];
 const labels = [...picture.querySelectorAll('.label')];
 const toggles = [...document.querySelectorAll('.found input')];
+const finders = [...document.querySelectorAll('.finders input')];
 const least = document.querySelector('#least');
 
 function draw() {
   const off = new Set(toggles.filter((toggle) => !toggle.checked).map((toggle) => toggle.dataset.class));
+  const away = new Set(finders.filter((finder) => !finder.checked).map((finder) => finder.dataset.model));
   boxes.forEach((box, i) => {
-    const gone = off.has(box.dataset.class) || Number(box.dataset.score) < Number(least.value);
+    const gone = off.has(box.dataset.class) || away.has(box.dataset.model) || Number(box.dataset.score) < Number(least.value);
     box.toggleAttribute('hidden', gone);
     labels[i].hidden = gone;
   });
@@ -18,6 +20,10 @@ function draw() {
 for (const toggle of toggles) {
   toggle.hidden = false;
   toggle.addEventListener('change', draw);
+}
+for (const finder of finders) {
+  finder.closest('p').hidden = false;
+  finder.addEventListener('change', draw);
 }
 if (least) {
   least.closest('p').hidden = false;
