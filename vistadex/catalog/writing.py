@@ -233,8 +233,8 @@ def _write_results(
             )
             _add_rows(rows, image_id, analyzer, result)
     for table, new in rows.items():
-        if new:
-            connection.execute(sa.insert(table), new)
+        for alike in _by_columns(new):
+            connection.execute(sa.insert(table), alike)
     existed = set(counted)
     return [row for row in rows[tables.image_class] if row["image_id"] not in existed]
 
@@ -305,9 +305,9 @@ def _write_images(
 
 def _by_columns(rows: Sequence[Row]) -> list[list[Row]]:
     """Rows grouped by their columns: a statement sets the same ones in all of its rows."""
-    groups: dict[frozenset[str], list[Row]] = {}
+    groups: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
-        groups.setdefault(frozenset(row), []).append(row)
+        groups.setdefault(tuple(row), []).append(row)
     return list(groups.values())
 
 
@@ -327,30 +327,32 @@ def _add_rows(
         best[class_id] = max(score, best.get(class_id, 0))
     boxes = Counter(class_ids) if isinstance(result, Detections) else Counter[int]()
     if isinstance(result, Detections):
-        corners = result.boxes_xyxy.tolist()
-        flags = map(packed_flags, result.flags or repeat({}))
-        attributes: Iterable[Mapping[str, Json]] = result.attributes or repeat({})
-        for ordinal, (class_id, score, (x0, y0, x1, y1), bits, more) in enumerate(
-            zip(class_ids, scores, corners, flags, attributes, strict=False)
-        ):
-            rows[tables.box].append(
-                {
-                    **place,
-                    "ordinal": ordinal,
-                    "class_id": class_id,
-                    "score": score,
-                    "x0": x0,
-                    "y0": y0,
-                    "x1": x1,
-                    "y1": y1,
-                    "flags": bits,
-                    "attributes": more or None,
-                }
-            )
+        rows[tables.box] += _box_rows(place, class_ids, scores, result)
     for class_id, score in best.items():
         rows[tables.image_class].append(
             {**place, "class_id": class_id, "score": score, "boxes": boxes[class_id]}
         )
+
+
+def _box_rows(
+    place: Row, class_ids: Sequence[int], scores: Sequence[int], found: Detections
+) -> list[Row]:
+    """The rows of boxes; only those of annotations have columns for what else is said."""
+    boxes = [
+        {**place, "ordinal": i, "class_id": class_id, "score": score}
+        | {"x0": x0, "y0": y0, "x1": x1, "y1": y1}
+        for i, (class_id, score, (x0, y0, x1, y1)) in enumerate(
+            zip(class_ids, scores, found.boxes_xyxy.tolist(), strict=True)
+        )
+    ]
+    if not found.flags and not found.attributes:
+        return boxes
+    flags = map(packed_flags, found.flags or repeat({}))
+    attributes: Iterable[Mapping[str, Json]] = found.attributes or repeat({})
+    return [
+        {**box, "flags": bits, "attributes": more or None}
+        for box, bits, more in zip(boxes, flags, attributes, strict=False)
+    ]
 
 
 def packed_flags(flags: Flags) -> int | None:
