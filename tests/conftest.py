@@ -10,6 +10,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED_DATA = Path(os.environ.get("VISTADEX_TEST_DATA", ROOT.parent / "shared" / "data"))
+NOT_REQUIRED = "Azurite is not installed"
+"""In the reason of skipped tests that CI may be without: npm is not reached everywhere."""
 AWS_SECRET = "s3cr3t-k3y-of-the-test"
 
 
@@ -52,9 +54,11 @@ def aws(s3_server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pyte
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """On CI, a skipped test is a failed run."""
+    """On CI, a skipped test is a failed run, but for what CONTRIBUTING.md says is not required."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    if os.environ.get("CI") and reporter is not None and reporter.stats.get("skipped"):
+    skipped = [] if reporter is None else reporter.stats.get("skipped", [])
+    required = [report for report in skipped if NOT_REQUIRED not in str(report.longrepr)]
+    if os.environ.get("CI") and required:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
