@@ -25,7 +25,7 @@ demo: $(VENV)/.installed-demo  ## index photographs (PHOTOS=folder, DETECTOR=fil
 	$(BIN)/vistadex serve
 
 test: $(VENV)/.installed-dev $(VENV)/.debian $(VENV)/.azurite  ## every test
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --database=all
 
 test-quick: $(VENV)/.installed-dev $(VENV)/.azurite  ## the tests that take a few minutes in all
 	$(BIN)/pytest -n 2 -m "not slow"
@@ -51,9 +51,14 @@ $(VENV)/.installed-%: pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable ".[$*]"
 	touch $@
 
-# Debian's Chromium for the browser tests, where this user may install it; else they are skipped by name.
+# Debian's Chromium for the browser tests and the database servers, where this user may install them; else
+# what needs them is skipped by name. The tests start servers of their own: Debian's own are not started.
 $(VENV)/.debian:
 	@command -v chromium >/dev/null || { $(APT_INSTALL) chromium >/dev/null; } || true
+	@still=/usr/sbin/policy-rc.d; own=; trap 'rm -f $$own' EXIT; \
+	  [ "$$(id -u)" != 0 ] || [ -e $$still ] || { own=$$still; printf '#!/bin/sh\nexit 101\n' > $$still && chmod +x $$still; }; \
+	  ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || { $(APT_INSTALL) --no-install-recommends postgresql >/dev/null; } || true; \
+	  command -v mariadbd >/dev/null || { $(APT_INSTALL) --no-install-recommends mariadb-server >/dev/null; } || true
 	touch $@
 
 # Azure's own storage emulator for the tests, where npm is there; else they are skipped by name.

@@ -111,7 +111,7 @@ def main() -> None:
         pictures.warm(folder)
         found = measuring.interleaved(
             {
-                name: lambda source=source: one_run(work, source, options)  # type: ignore[misc]
+                name: lambda source=source: one_run(work, source, options)
                 for name, source in sources.items()
             },
             options.rounds,

@@ -17,7 +17,7 @@ import synthetic_catalog
 import tables
 
 from vistadex.catalog import Catalog
-from vistadex.catalog.search import Position, cursor
+from vistadex.catalog.scope import Position, cursor
 from vistadex.catalog.tables import image_class, klass
 
 GOAL_MS = 5.0

@@ -17,6 +17,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from vistadex.catalog import Catalog, tables
+from vistadex.catalog.packing import PackedClass, pack
 from vistadex.models.coco import COCO_CLASSES
 from vistadex.records import SCORE_SCALE
 
@@ -39,7 +40,7 @@ def build(work: Path, images: int, boxes: int) -> Path:
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA cache_size=-2000000")
         connection.execute("PRAGMA synchronous=OFF")
-        _fixed_rows(connection)
+        _fixed_rows(connection, images)
         rng = np.random.default_rng(SEED)
         per_image = np.bincount(rng.integers(images, size=boxes), minlength=images)
         found_images: Counter[int] = Counter()
@@ -47,9 +48,9 @@ def build(work: Path, images: int, boxes: int) -> Path:
         for start in range(0, images, CHUNK):
             chunk = _Chunk(rng, start, per_image[start : start + CHUNK])
             _insert(connection, tables.image, chunk.images())
-            _insert(connection, tables.analysis, chunk.analyses())
-            _insert(connection, tables.box, chunk.boxes())
             rows = list(chunk.image_classes())
+            _insert(connection, tables.analysis, chunk.analyses(rows))
+            _insert(connection, tables.box, chunk.boxes())
             _insert(connection, tables.image_class, rows)
             found_images.update(row[0] for row in rows)
             for class_id, *_, number in rows:
@@ -77,8 +78,8 @@ def _insert(connection: sqlite3.Connection, table: sa.Table, rows: Iterable[Any]
         connection.executemany(f"INSERT INTO {table.name} ({some}) VALUES ({values})", rows)
 
 
-def _fixed_rows(connection: sqlite3.Connection) -> None:
-    _insert(connection, tables.source, [(1, "/photographs")])
+def _fixed_rows(connection: sqlite3.Connection, images: int) -> None:
+    _insert(connection, tables.source, [(1, "/photographs", images)])
     _insert(connection, tables.klass, [(i, name) for i, name in enumerate(COCO_CLASSES, 1)])
     _insert(connection, tables.model, [(1, "0" * 64, "synthetic", "detector", "{}")])
     _insert(connection, tables.analyzer, [(ANALYZER, 1, "0" * 64, "{}")])
@@ -114,10 +115,13 @@ class _Chunk:
             key = f"{i // 1000:05d}/{i:08d}.jpg"
             yield (i, 1, key, f"90000-{i}", 90_000, 640, 480, "ok", None, None, 1_700_000_000)
 
-    def analyses(self) -> Iterator[Any]:
-        """Rows of analysis."""
+    def analyses(self, rows: Iterable[Any]) -> Iterator[Any]:
+        """Rows of analysis, with the rows of image_class packed by image."""
+        found: dict[int, list[PackedClass]] = {}
+        for class_id, score, image_id, _, boxes in rows:
+            found.setdefault(image_id, []).append(PackedClass(class_id, score, boxes))
         for i in self.ids.tolist():
-            yield i, ANALYZER, f"90000-{i}"
+            yield i, ANALYZER, f"90000-{i}", pack(found.get(i, ()))
 
     def boxes(self) -> Iterator[Any]:
         """Rows of box."""

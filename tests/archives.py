@@ -6,6 +6,10 @@ import io
 import tarfile
 import zipfile
 from collections.abc import Mapping
+from pathlib import Path
+
+from vistadex.records import ImageEntry
+from vistadex.sources import Source, open_source
 
 KINDS = ("zip", "stored.zip", "tar", "gnu.tar", "tar.gz", "tgz")
 
@@ -33,3 +37,20 @@ def header(name: str, size: int = 0, mtime: int = 1_700_000_000) -> tarfile.TarI
     made = tarfile.TarInfo(name)
     made.size, made.mtime = size, mtime
     return made
+
+
+def entries(source: Source, after: str | None = None) -> list[ImageEntry]:
+    return [entry for page in source.pages(after) for entry in page]
+
+
+def keys(source: Source) -> list[str]:
+    return [entry.key for entry in entries(source)]
+
+
+def put(path: Path, data: bytes) -> Source:
+    path.write_bytes(data)
+    return open_source(path)
+
+
+def contents(source: Source) -> dict[str, bytes]:
+    return {entry.key: source.read(entry.key).data for entry in entries(source)}

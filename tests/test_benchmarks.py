@@ -24,6 +24,7 @@ SMALL = {
     "s3_speed.py": "--number 8 --rounds 1",
     "annotations_speed.py": "--number 20 --large 30",
     "copy_speed.py": "--number 8 --rounds 1",
+    "duplicates_speed.py": "--number 3000 --pictures 16",
     "search_speed.py": "--images 400 --boxes 3000 --calls 3 --rounds 1",
     "runtimes.py": "--rounds 1 --seconds 0.1 --size 64",
 }

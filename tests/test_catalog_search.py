@@ -1,13 +1,15 @@
 """Searching a catalog, compared with a slow search that is plainly right."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from sqlalchemy import event
 
-from vistadex.catalog import Catalog, SearchResult, writing
+from tests.databases import Place
+from vistadex.catalog import Catalog, SearchResult, registering, writing
 from vistadex.errors import QueryError, UsageError
 from vistadex.grammar import parse
 from vistadex.records import Classification, Detections, ImageEntry, Outcome, Result, Task
@@ -57,13 +59,15 @@ Truth = dict[tuple[str, str], dict[str, list[tuple[str, float]]]]
 
 
 @pytest.fixture(scope="module", params=[1, 3], ids=["one analyzer", "three analyzers"])
-def filled(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Catalog, Truth]:
+def filled(request: pytest.FixtureRequest, database: Place) -> Iterator[tuple[Catalog, Truth]]:
+    with database.catalog() as url, Catalog(url) as catalog:
+        yield catalog, _fill(catalog, request.param)
+
+
+def _fill(catalog: Catalog, models: int) -> Truth:
     rng = random.Random(0)
-    catalog = Catalog(str(tmp_path_factory.mktemp("search") / "c.db"), create=True)
     truth: Truth = {}
-    kinds = [NamedDetector, SecondDetector, Classifier][: request.param]
+    kinds = [NamedDetector, SecondDetector, Classifier][:models]
     for source in ("/photos", "s3://bucket/holiday"):
         for kind in kinds:
             outcomes = []
@@ -76,10 +80,10 @@ def filled(
                 pairs = [(CLASSES[c], round(s, 6)) for c, s in zip(ids, scores, strict=True)]
                 truth.setdefault((source, f"{i:03}.jpg"), {})[kind.given_name] = pairs
             with catalog.writing() as connection:
-                source_id = writing.register_source(connection, source)
-                analyzer = writing.register_analyzer(connection, kind())
+                source_id = registering.register_source(connection, source)
+                analyzer = registering.register_analyzer(connection, kind())
                 writing.write_outcomes(connection, source_id, [analyzer], outcomes)
-    return catalog, truth
+    return truth
 
 
 def slow_search(truth: Truth, text: str) -> dict[tuple[str, str], tuple[int, float]]:
@@ -108,7 +112,7 @@ def slow_search(truth: Truth, text: str) -> dict[tuple[str, str], tuple[int, flo
         some = bool(every) or not (query.min_score or query.model)
         if (
             len(best) >= wanted
-            and not names & set(query.without)
+            and not names & {term.class_name for term in query.without}
             and (query.source is None or place[0].endswith("/" + query.source))
             and (query.terms or some)
         ):
@@ -121,8 +125,8 @@ def all_pages(search: Callable[..., object], text: str, limit: int) -> list[Sear
     after = None
     while True:
         page = search(text, limit=limit, after=after)
-        results += page.results  # type: ignore[attr-defined]
-        after = page.next  # type: ignore[attr-defined]
+        results += page.results
+        after = page.next
         if after is None:
             return results
 
@@ -229,8 +233,8 @@ def test_a_limit_out_of_range_is_an_error(filled: tuple[Catalog, Truth], limit: 
         filled[0].search("dog", limit=limit)
 
 
-def test_paging_goes_on_behind_its_place_when_images_are_added(tmp_path: Path) -> None:
-    catalog = Catalog(str(tmp_path / "c.db"), create=True)
+def test_paging_goes_on_behind_its_place_when_images_are_added(catalog_url: str) -> None:
+    catalog = Catalog(catalog_url)
 
     def add(keys: range, score: float) -> None:
         result = Detections(
@@ -238,8 +242,8 @@ def test_paging_goes_on_behind_its_place_when_images_are_added(tmp_path: Path) -
         )
         outcomes = [Outcome(ImageEntry(f"{i}", 1, "v"), 4, 3, (result,)) for i in keys]
         with catalog.writing() as connection:
-            source_id = writing.register_source(connection, "/photos")
-            analyzer = writing.register_analyzer(connection, NamedDetector())
+            source_id = registering.register_source(connection, "/photos")
+            analyzer = registering.register_analyzer(connection, NamedDetector())
             writing.write_outcomes(connection, source_id, [analyzer], outcomes)
 
     add(range(6), 0.5)
@@ -250,8 +254,8 @@ def test_paging_goes_on_behind_its_place_when_images_are_added(tmp_path: Path) -
     catalog.close()
 
 
-def test_walking_gives_what_searching_page_by_page_gives(tmp_path: Path) -> None:
-    with many(tmp_path, 2500) as catalog:
+def test_walking_gives_what_searching_page_by_page_gives(catalog_url: str) -> None:
+    with many(catalog_url, 2500) as catalog:
         for query in ("", "dog", "dog | cat", "dog & cat"):
             paged: list[int] = []
             page = catalog.search(query, limit=999)
@@ -262,35 +266,51 @@ def test_walking_gives_what_searching_page_by_page_gives(tmp_path: Path) -> None
             assert [image.id for image in catalog.walk(query)] == paged
 
 
-def test_two_models_that_agree_do_not_make_a_search_walk_the_class_for_each_image(
-    tmp_path: Path,
-) -> None:
-    """Each row asks whether the same image has a better one: found by image, not by score."""
-    import sqlalchemy as sa
+def test_boxes_below_the_score_of_one_model_do_not_hide_those_of_another(tmp_path: Path) -> None:
+    with Catalog(tmp_path / "catalog.db", create=True) as catalog, catalog.writing() as connection:
+        source = registering.register_source(connection, "/photos")
+        for model, scores in ((NamedDetector(), [0.9, 0.2]), (SecondDetector(), [0.8, 0.7])):
+            found = Detections(
+                np.zeros((2, 4), np.float32), np.array(scores, np.float64), np.zeros(2, np.int64)
+            )
+            analyzer = registering.register_analyzer(connection, model)
+            image = Outcome(ImageEntry("a.jpg", 1, "v"), 9, 9, (found,))
+            writing.write_outcomes(connection, source, [analyzer], [image])
+    with Catalog(tmp_path / "catalog.db", postings=False) as catalog:
+        assert catalog.count("dog>=2 score>0.5") == 1
+        assert [one.score for one in catalog.search("dog>=2 score>0.5").results] == [0.8]
 
-    from vistadex.catalog import reading, search
 
-    with many(tmp_path, 10) as catalog, catalog.reading() as connection:
-        scope = search.resolve(
-            connection, parse("dog score>=0.1"), reading.all_analyzers(connection)
+def test_one_class_is_found_without_a_sort_or_a_scan(tmp_path: Path) -> None:
+    with many(str(tmp_path / "many.db"), 10) as catalog:
+        statements: list[str] = []
+        event.listen(
+            catalog.engine,
+            "before_cursor_execute",
+            lambda _c, _u, statement, parameters, *_: statements.append((statement, parameters)),
         )
-        statement = search._ranked(scope, None)
-        text = str(statement.compile(connection, compile_kwargs={"literal_binds": True}))
-        plan = [row.detail for row in connection.execute(sa.text(f"EXPLAIN QUERY PLAN {text}"))]
-    (inner,) = [line for line in plan if "better" in line]
-    assert "image_class_by_image" in inner or "score>?" not in inner
+        catalog.search("dog score>=0.1")
+        walks = [one for one in statements if "ORDER BY" in one[0]]
+        with catalog.reading() as connection:
+            plans = [
+                row.detail
+                for text, parameters in walks
+                for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}", parameters)
+            ]
+    assert plans[0] == "SEARCH image_class USING PRIMARY KEY (class_id=? AND score>?)"
+    assert set(plans[1:]) == {"SEARCH analysis USING PRIMARY KEY (image_id=?)"}
 
 
-def many(tmp_path: Path, number: int) -> Catalog:
+def many(place: str, number: int) -> Catalog:
     """Two models that agree about every image."""
-    catalog = Catalog(tmp_path / "many.db", create=True)
+    catalog = Catalog(place, create=True)
     found = Detections(
         np.zeros((2, 4), np.float32), np.ones(2, np.float32), np.array([0, 1], np.int64)
     )
     with catalog.writing() as connection:
-        source = writing.register_source(connection, "/many")
+        source = registering.register_source(connection, "/many")
         models = (NamedDetector(), SecondDetector(min_score=0.5))
-        analyzers = [writing.register_analyzer(connection, model) for model in models]
+        analyzers = [registering.register_analyzer(connection, model) for model in models]
         outcomes = [
             Outcome(ImageEntry(f"{i:05}.jpg", 1, "v"), 9, 9, (found, found)) for i in range(number)
         ]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import vistadex
-from vistadex import cli, cli_annotations
+from vistadex import cli, cli_annotations, cli_search
 from vistadex.catalog import Catalog
 from vistadex.testing import RedSquareDetector, scene_jpeg
 
@@ -63,6 +63,13 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     return run_it
 
 
+GROUPS = (
+    (cli.app, "vistadex "),
+    (cli.models_app, "vistadex models "),
+    (cli.catalog_app, "vistadex catalog "),
+)
+
+
 def options_of(function: typing.Callable[..., object]) -> dict[str, object]:
     """Parameters with their defaults, leaving out what every command has."""
     parameters = inspect.signature(function).parameters.values()
@@ -82,14 +89,21 @@ def test_annotation_commands_have_the_names_and_defaults_of_the_library() -> Non
         assert options == options_of(getattr(vistadex, command))
 
 
-def test_search_has_the_names_and_defaults_of_the_library() -> None:
-    library = options_of(Catalog.search) | {"catalog": None}
-    assert options_of(cli.search) == library
+def test_searching_has_the_names_and_defaults_of_the_library() -> None:
+    assert options_of(cli_search.search) == options_of(Catalog.search) | {"catalog": None}
+    assert options_of(cli_search.facets) == options_of(Catalog.facets) | {
+        "catalog": None,
+        "limit": 20,
+    }
+    assert options_of(cli_search.relations) == options_of(Catalog.relations) | {
+        "catalog": None,
+        "predicates": False,
+    }
 
 
 def test_every_command_and_option_is_documented() -> None:
     text = (Path(__file__).parent.parent / "docs" / "cli.md").read_text(encoding="utf-8")
-    for group, prefix in ((cli.app, "vistadex "), (cli.models_app, "vistadex models ")):
+    for group, prefix in GROUPS:
         for command in group.registered_commands:
             assert command.callback is not None
             name = command.name or command.callback.__name__
@@ -107,7 +121,7 @@ def test_every_command_and_option_is_documented() -> None:
 
 
 def test_every_command_has_json() -> None:
-    for group in (cli.app, cli.models_app):
+    for group, _ in GROUPS:
         for command in group.registered_commands:
             assert command.callback is not None
             assert "json_" in inspect.signature(command.callback).parameters

@@ -231,7 +231,7 @@ RED_16 = np.full((30, 40, 3), (0, 0, 65535), np.uint16)
 
 
 def by_opencv(extension: str, pixels: object) -> bytes:
-    return bytes(cv2.imencode(extension, pixels)[1].data)  # type: ignore[call-overload]
+    return bytes(cv2.imencode(extension, pixels)[1].data)
 
 
 def with_alpha(mode: str) -> Image.Image:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from vistadex.errors import FormatError, SourceError
 from vistadex.formats import FORMATS, About, Problems, open_format
 from vistadex.formats.coco import CocoFormat
-from vistadex.records import FLAGS, AnnotatedImage, Annotation
+from vistadex.records import FLAGS, AnnotatedImage, Annotation, Relation
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -28,7 +28,10 @@ each_format = pytest.mark.parametrize("name", sorted(FORMATS))
 
 
 def sample() -> list[AnnotatedImage]:
-    """Names with spaces, %, other scripts and folders; boxes with fractions, flags and none."""
+    """Names with spaces, %, other scripts and folders; boxes with fractions, flags and none.
+
+    Each image has a class and lacks another; its boxes are next to each other, one to itself.
+    """
     names = ["a.jpg", "süß ü/b %20 c.jpg", "日本/深い/d#1?.jpeg", "plus+&'=.png", "none.jpg"]
     boxes = (
         Annotation(CLASSES[0], (0, 0, 640, 480), flags={"crowd": False, "difficult": True}),
@@ -43,11 +46,21 @@ def sample() -> list[AnnotatedImage]:
             width=640,
             height=480,
             boxes=() if name == "none.jpg" else boxes[: number + 1],
-            classes=(CLASSES[number % 3],),
+            classes=(CLASSES[number % 3], CLASSES[(number + 1) % 3]),
+            class_scores=(1.0, 0.0),
+            relations=() if name == "none.jpg" else around(boxes[: number + 1]),
             attributes={"id": number + 1, "split": ("train", "val", "test")[number % 3]},
         )
         for number, name in enumerate(names)
     ]
+
+
+def around(boxes: tuple[Annotation, ...]) -> tuple[Relation, ...]:
+    """Each box next to the one behind it."""
+    return tuple(
+        Relation(box.class_name, "nächst & zu", other.class_name, box.box_xyxy, other.box_xyxy)
+        for box, other in zip(boxes, boxes[1:] + boxes[:1], strict=True)
+    )
 
 
 def write(name: str, folder: Path) -> tuple[str, str]:
@@ -130,7 +143,7 @@ def test_what_is_written_reads_the_same_but_for_stated_losses(name: str, tmp_pat
     assert all(expected[missing].boxes == () for missing in set(expected) - set(found))
     for key, image in found.items():
         assert image.place
-        assert_same(expected[key], image)
+        assert_same(expected[key], image, chosen.losses)
 
 
 def _name_read(name: str, image: AnnotatedImage) -> str:
@@ -140,16 +153,30 @@ def _name_read(name: str, image: AnnotatedImage) -> str:
     return place if place is not None and chosen.below_path else image.file_name
 
 
-def assert_same(image: AnnotatedImage, found: AnnotatedImage) -> None:
+def assert_same(image: AnnotatedImage, found: AnnotatedImage, losses: tuple[str, ...]) -> None:
     """Nothing is added or changed; what a format can't say may be missing."""
-    assert found.boxes is not None or found.classes is not None
-    assert found.classes in (None, image.classes)
+    assert not (found.boxes is None and found.classes is None and found.relations is None)
+    if found.classes is not None:
+        scores = dict(zip(image.classes, image.class_scores, strict=True))
+        there = {name: score for name, score in scores.items() if score > 0}
+        assert found.class_scores in ((), (1.0, 0.0))
+        assert found.classes == tuple(scores if found.class_scores else there)
+    if found.relations is not None:
+        assert "relations" not in losses
+        assert _triplets(found) == {
+            triplet if any(one.subject_xyxy for one in found.relations) else (*triplet[:3], None)
+            for triplet in _triplets(image)
+        }
     assert found.width in (None, 640)
     assert found.height in (None, 480)
     assert {key: image.attributes[key] for key in found.attributes} == found.attributes
     if found.boxes is None:
         return
-    for box, other in zip(_sorted(image), _sorted(found), strict=True):
+    boxes = _sorted(image)
+    if any("how often a box is there" in loss for loss in losses):
+        once = {(box.class_name, box.box_xyxy): box for box in reversed(boxes)}
+        boxes = [box for box in boxes if box in once.values()]
+    for box, other in zip(boxes, _sorted(found), strict=True):
         assert other.class_name == box.class_name
         assert other.box_xyxy == pytest.approx(box.box_xyxy, abs=1e-5)
         assert other.score in (box.score, 1.0)
@@ -159,13 +186,36 @@ def assert_same(image: AnnotatedImage, found: AnnotatedImage) -> None:
         assert set(other.flags) <= set(FLAGS)
 
 
+def _sides(image: AnnotatedImage) -> tuple[int, int, int, int]:
+    return (640, 480, 640, 480) if image.relative else (1, 1, 1, 1)
+
+
+def _triplets(image: AnnotatedImage) -> set[tuple[object, ...]]:
+    """What relations say, with both boxes in pixels where they are drawn."""
+    sides = _sides(image)
+    return {
+        (
+            one.subject,
+            one.predicate,
+            one.object,
+            None
+            if one.subject_xyxy is None or one.object_xyxy is None
+            else tuple(
+                round(part * side, 4)
+                for part, side in zip(one.subject_xyxy + one.object_xyxy, sides * 2, strict=True)
+            ),
+        )
+        for one in image.relations or ()
+    }
+
+
 def _sorted(image: AnnotatedImage) -> list[Annotation]:
     """Boxes in pixels, in an order that does not hang on that of the file."""
-    sides = (640, 480, 640, 480) if image.relative else (1, 1, 1, 1)
+    sides = _sides(image)
     boxes = [
         Annotation(
             box.class_name,
-            tuple(one * side for one, side in zip(box.box_xyxy, sides, strict=True)),  # type: ignore[arg-type]
+            tuple(one * side for one, side in zip(box.box_xyxy, sides, strict=True)),
             box.score,
             box.flags,
             box.attributes,
@@ -239,13 +289,26 @@ def test_damaged_files_are_problems_or_errors_and_never_crashes(
 def assert_storable(image: AnnotatedImage) -> None:
     """What is read is whole: finite boxes with an area, names that can be stored."""
     image.file_name.encode()
+    assert len(image.class_scores) in (0, len(image.classes or ()))
+    assert all(0 <= score <= 1 for score in image.class_scores)
     for box in image.boxes or ():
-        x0, y0, x1, y1 = box.box_xyxy
-        assert -1e12 < x0 < x1 < 1e12
-        assert -1e12 < y0 < y1 < 1e12
+        assert_in_a_plane(box.box_xyxy)
         assert 0 <= box.score <= 1
-        assert box.class_name
-        box.class_name.encode()
+    for relation in image.relations or ():
+        for corners in (relation.subject_xyxy, relation.object_xyxy):
+            if corners is not None:
+                assert_in_a_plane(corners)
+    names = [*(image.classes or ()), *(box.class_name for box in image.boxes or ())]
+    names += [part for r in image.relations or () for part in (r.subject, r.predicate, r.object)]
+    for name in names:
+        assert name
+        name.encode()
+
+
+def assert_in_a_plane(box_xyxy: tuple[float, float, float, float]) -> None:
+    x0, y0, x1, y1 = box_xyxy
+    assert -1e12 < x0 < x1 < 1e12
+    assert -1e12 < y0 < y1 < 1e12
 
 
 @pytest.fixture
@@ -271,7 +334,7 @@ def test_a_bucket_reads_like_a_folder(
     chosen = open_format(name)
     there = chosen.read(f"s3://{bucket}/sets/out", problems, f"s3://{bucket}/sets/reference.json")
     here = chosen.read(path, problems, reference)
-    assert [(i.file_name, i.boxes, i.classes) for i in there] == [
-        (i.file_name, i.boxes, i.classes) for i in here
+    assert [(i.file_name, i.boxes, i.classes, i.relations) for i in there] == [
+        (i.file_name, i.boxes, i.classes, i.relations) for i in here
     ]
     assert problems.counts == {}

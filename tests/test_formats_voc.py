@@ -313,7 +313,7 @@ def test_blood_cells_come_back_as_they_were(shared_data: Path, tmp_path: Path) -
 
 def picture(name: str, **more: object) -> AnnotatedImage:
     values: dict[str, object] = {"boxes": (), "width": 10, "height": 10, **more}
-    return AnnotatedImage(file_name=name, place="", **values)  # type: ignore[arg-type]
+    return AnnotatedImage(file_name=name, place="", **values)
 
 
 @pytest.mark.parametrize(

@@ -258,7 +258,7 @@ def test_one_name_of_two_numbers_is_reported() -> None:
 class BrokenSource(MemorySource):
     """An archive that breaks off, and a folder that can't be listed."""
 
-    def pages(self, after: str | None = None):  # type: ignore[no-untyped-def]
+    def pages(self, after: str | None = None):
         self.partial = True
         yield from super().pages(after)
 
@@ -266,7 +266,7 @@ class BrokenSource(MemorySource):
 class LockedSource(MemorySource):
     """A source with a folder of labels that can't be listed."""
 
-    def pages(self, after: str | None = None):  # type: ignore[no-untyped-def]
+    def pages(self, after: str | None = None):
         for page in super().pages(after):
             locked = ImageEntry("labels/train/", 0, "", Failure("unreadable", "permission denied"))
             yield [*page, locked]
@@ -278,7 +278,7 @@ class LockedSource(MemorySource):
 def test_labels_that_may_only_be_unlisted_do_not_mean_no_boxes(
     source: type[MemorySource], kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(SCHEMES, "memory", f"{__name__}:{source.__name__}")  # type: ignore[misc]
+    monkeypatch.setitem(SCHEMES, "memory", f"{__name__}:{source.__name__}")
     images, problems = read(tree(None))
     assert images[0].boxes is None
     assert problems.counts == {kind: 1}
@@ -360,7 +360,7 @@ def test_what_is_written_reads_the_same(images: list[AnnotatedImage]) -> None:
 
 def picture(name: str, **more: object) -> AnnotatedImage:
     values: dict[str, object] = {"boxes": (), "width": 10, "height": 10, **more}
-    return AnnotatedImage(file_name=name, place="", **values)  # type: ignore[arg-type]
+    return AnnotatedImage(file_name=name, place="", **values)
 
 
 def test_a_set_written_again_keeps_its_names_and_numbers(tmp_path: Path) -> None:

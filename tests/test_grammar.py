@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vistadex.errors import QueryError
-from vistadex.grammar import Query, Term, parse
+from vistadex.grammar import Query, RelationPattern, Term, exact, like, parse, relation_pattern
 
 
 @pytest.mark.parametrize(
@@ -23,9 +23,9 @@ from vistadex.grammar import Query, Term, parse
         ("dog&frisbee", Query(terms=(Term("dog"), Term("frisbee")))),
         ("dog | hot dog", Query(terms=(Term("dog"), Term("hot dog")), mode="any")),
         ("dog & dog", Query(terms=(Term("dog"),))),
-        ("dog -person", Query(terms=(Term("dog"),), without=("person",))),
-        ("dog & -person", Query(terms=(Term("dog"),), without=("person",))),
-        ('-"stop sign" -car', Query(without=("stop sign", "car"))),
+        ("dog -person", Query(terms=(Term("dog"),), without=(Term("person"),))),
+        ("dog & -person", Query(terms=(Term("dog"),), without=(Term("person"),))),
+        ('-"stop sign" -car', Query(without=(Term("stop sign"), Term("car")))),
         ("car>=3", Query(terms=(Term("car", 3),))),
         ("car > 3", Query(terms=(Term("car", 4),))),
         ("traffic light>=2 & car", Query(terms=(Term("traffic light", 2), Term("car")))),
@@ -41,6 +41,21 @@ from vistadex.grammar import Query, Term, parse
         ),
         ('"ratio 4:3"', Query(terms=(Term("ratio 4:3"),))),
         ('"score"', Query(terms=(Term("score"),))),
+        ("duplicate:near dog", Query(terms=(Term("dog"),), duplicates="near")),
+        (
+            'dog & relation:"Person/is on%/Dining table" -relation://Horse',
+            Query(
+                terms=(
+                    Term("dog"),
+                    Term(relation=RelationPattern("Person", "is on%", "Dining table")),
+                ),
+                without=(Term(relation=RelationPattern("", "", "Horse")),),
+            ),
+        ),
+        (
+            r"relation:a\/b/c/d",
+            Query(terms=(Term(relation=RelationPattern(r"a\/b", "c", "d")),)),
+        ),
         ("hund & größe", Query(terms=(Term("hund"), Term("größe")))),
     ],
 )
@@ -95,3 +110,25 @@ def test_any_text_is_a_query_or_a_query_error(text: str) -> None:
 def test_every_class_name_can_be_asked_for_in_quotes(names: list[str]) -> None:
     query = parse(" & ".join(f'"{name}"' for name in names))
     assert [term.class_name for term in query.terms] == names
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "matches", "others"),
+    [
+        (r"a\%", "a%", ["a%"], ["ab", "a\\%"]),
+        (r"a\\%", None, ["a\\", "a\\b"], ["a%"]),
+        (r"a\_b", "a_b", ["a_b"], ["axb"]),
+        (r"a\/b", "a/b", ["a/b"], ["a\\/b"]),
+        (r"a\\", "a\\", ["a\\"], ["a"]),
+        ("a%", None, ["a", "ab\n"], ["ba"]),
+        ("a", "a", ["a"], ["A"]),
+        ("", None, ["", "a"], []),
+    ],
+)
+def test_a_backslash_takes_the_meaning_of_the_next_character_alone(
+    part: str, name: str | None, matches: list[str], others: list[str]
+) -> None:
+    assert exact(part) == name
+    assert relation_pattern(f"{part}/x/") == (part, "x", "")
+    assert all(like(part).fullmatch(one) for one in matches)
+    assert not any(like(part).fullmatch(one) for one in others)

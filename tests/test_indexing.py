@@ -2,17 +2,17 @@
 
 import os
 import shutil
-import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 
 import vistadex
 from vistadex import shards
-from vistadex.catalog import Catalog
+from vistadex.catalog import Catalog, tables
 from vistadex.errors import ModelError, SourceError, SourceMissingError, UsageError
 from vistadex.indexing import peak_rss_bytes
 from vistadex.planning import Run
@@ -27,8 +27,8 @@ LIMITS = Limits(max_pixels=10**8, max_file_bytes=10**9, read_ahead_bytes=10**7)
 
 
 @pytest.fixture
-def catalog(tmp_path: Path) -> Iterator[Catalog]:
-    with Catalog(str(tmp_path / "catalog.db"), create=True) as opened:
+def catalog(catalog_url: str) -> Iterator[Catalog]:
+    with Catalog(catalog_url) as opened:
         yield opened
 
 
@@ -42,26 +42,37 @@ def files(request: pytest.FixtureRequest) -> dict[str, bytes]:
 
 def run(catalog: Catalog, **options: object) -> vistadex.Summary:
     options = {"detector": RedSquareDetector(), **options}
-    return vistadex.index("memory://photos", catalog=catalog, **options)  # type: ignore[arg-type]
+    return vistadex.index("memory://photos", catalog=catalog, **options)
 
 
 def everything(catalog: Catalog) -> dict[str, list[tuple[object, ...]]]:
     """All rows of a catalog by their meaning, whatever ids they have."""
+    image, klass, box, ranked = tables.image.c, tables.klass.c, tables.box.c, tables.image_class.c
+    analysis, analyzer, count = tables.analysis, tables.analyzer, tables.class_count
+    of_box = tables.box.join(tables.image, image.id == box.image_id)
+    of_class = tables.image_class.join(tables.image, image.id == ranked.image_id)
     queries = {
-        "images": "SELECT key, version, width, height, status, reason FROM image",
-        "boxes": "SELECT key, name, score, ordinal, x0, y0, x1, y1 FROM box "
-        "JOIN image ON image.id = image_id JOIN class ON class.id = class_id",
-        "classes": "SELECT key, name, score, boxes FROM image_class "
-        "JOIN image ON image.id = image_id JOIN class ON class.id = class_id",
-        "analyses": "SELECT key, analysis.version, parameters FROM analysis "
-        "JOIN image ON image.id = image_id JOIN analyzer ON analyzer.id = analyzer_id",
-        "counts": "SELECT name, analyzer_id, images, boxes FROM class_count "
-        "JOIN class ON class.id = class_id",
+        "images": sa.select(
+            image.key, image.version, image.width, image.height, image.status, image.reason
+        ),
+        "boxes": sa.select(
+            image.key, klass.name, box.score, box.ordinal, box.x0, box.y0, box.x1, box.y1
+        ).select_from(of_box.join(tables.klass, klass.id == box.class_id)),
+        "classes": sa.select(image.key, klass.name, ranked.score, ranked.boxes).select_from(
+            of_class.join(tables.klass, klass.id == ranked.class_id)
+        ),
+        "analyses": sa.select(image.key, analysis.c.version, analyzer.c.parameters)
+        .join_from(analysis, tables.image, image.id == analysis.c.image_id)
+        .join(analyzer, analyzer.c.id == analysis.c.analyzer_id),
+        "counts": sa.select(
+            klass.name, count.c.analyzer_id, count.c.images, count.c.boxes
+        ).join_from(count, tables.klass, klass.id == count.c.class_id),
     }
-    connection = sqlite3.connect(catalog.place)
-    found = {name: sorted(connection.execute(query), key=repr) for name, query in queries.items()}
-    connection.close()
-    return found
+    with catalog.reading() as connection:
+        return {
+            name: sorted(map(tuple, connection.execute(query)), key=repr)
+            for name, query in queries.items()
+        }
 
 
 def test_every_image_is_indexed_and_found(catalog: Catalog, files: dict[str, bytes]) -> None:
@@ -413,7 +424,7 @@ def test_a_shard_is_picklable_and_its_work_pure(files: dict[str, bytes]) -> None
 
     first = [meaning(outcome) for outcome in process_shard(shard)]
     assert first == [meaning(outcome) for outcome in process_shard(again)]
-    assert [entry for entry, _ in first] == list(entries)  # type: ignore[misc]
+    assert [entry for entry, _ in first] == list(entries)
 
 
 def pages_of(entries: list[ImageEntry]) -> Iterator[list[ImageEntry]]:
@@ -468,8 +479,10 @@ def planned(catalog: Catalog, source: MemorySource) -> int:
 
 
 @pytest.mark.slow
-def test_ten_million_keys_are_planned_in_flat_memory(catalog: Catalog) -> None:
+def test_ten_million_keys_are_planned_in_flat_memory(tmp_path: Path) -> None:
     import tracemalloc
+
+    catalog = Catalog(tmp_path / "catalog.db", create=True)
 
     MemorySource.create("long", {})
     source = LongListing("memory://long")

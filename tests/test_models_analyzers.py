@@ -87,7 +87,7 @@ def test_rectangular_is_the_default_where_the_graph_is_dynamic(free: models.Mode
 def test_a_fixed_graph_refuses_other_sizes_and_says_the_cure(fixed: models.ModelFile) -> None:
     for options in ({"rectangular": True}, {"size": 96}):
         with pytest.raises(ModelError, match=r"fixed at 64x64 pixels.*--dynamic-size"):
-            models.analyzer(fixed, **options)  # type: ignore[arg-type]
+            models.analyzer(fixed, **options)
 
 
 @pytest.mark.parametrize("size", [40, 100_000])
@@ -104,7 +104,7 @@ def test_settings_out_of_range_are_refused(
     options: dict[str, float], free: models.ModelFile
 ) -> None:
     with pytest.raises(ModelError, match="expected"):
-        models.analyzer(free, **options)  # type: ignore[arg-type]
+        models.analyzer(free, **options)
 
 
 def test_cuda_that_is_not_there_is_an_error(fixed: models.ModelFile) -> None:

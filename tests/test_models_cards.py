@@ -61,7 +61,7 @@ def test_a_card_survives_json(card: ModelCard) -> None:
 def changed(**changes: object) -> str:
     values = KNOWN["695e750a5d5754bb5a8d5325643b59282191a7e7a564e435a415fd3c578eab14"].to_dict()
     for name, value in changes.items():
-        where: dict = values if name in values else values["input"]  # type: ignore[assignment]
+        where: dict = values if name in values else values["input"]
         if value is None:
             del where[name]
         else:

@@ -64,7 +64,7 @@ def picture(width: int, height: int) -> DecodedImage:
 
 
 def detect(file: ModelFile, image: DecodedImage, **options: object) -> Detections:
-    found = models.analyzer(file, **options).load().analyze([image])[0]  # type: ignore[arg-type]
+    found = models.analyzer(file, **options).load().analyze([image])[0]
     assert isinstance(found, Detections)
     assert found.boxes_xyxy.dtype == found.scores.dtype == np.float32
     assert found.class_ids.dtype == np.int64
@@ -211,7 +211,7 @@ def test_suppression_equals_the_plain_one_class_by_class() -> None:
         overlapping = True
 
     detector = Detector.__new__(Detector)
-    detector._head, detector._nms_iou, detector._max_boxes = Fake(), 0.5, 300  # type: ignore[assignment]
+    detector._head, detector._nms_iou, detector._max_boxes = Fake(), 0.5, 300
     kept = detector._kept(Candidates(boxes, scores, class_ids))
     each = [np.flatnonzero(class_ids == c) for c in range(3)]
     plain = np.concatenate([i[nms(boxes[i], scores[i], 0.5)] for i in each])

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import logging
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ def mean_average_precision(file: models.ModelFile, shared_data: Path, **options:
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    model = models.analyzer(file, min_score=0.01, **options).load()  # type: ignore[arg-type]
+    model = models.analyzer(file, min_score=0.01, **options).load()
     with contextlib.redirect_stdout(io.StringIO()):
         truth, rows = COCO(str(shared_data / "coco" / "instances_val.json")), []
         for number, entry in truth.imgs.items():
@@ -61,7 +62,7 @@ def test_openvino_keeps_the_map_of_onnx_runtime(
         for name, options in RUNS.items()
         if bf16 or options.get("precision") != "bf16"
     }
-    print(weights, "rectangular" if dynamic else "square", found)  # noqa: T201
+    logging.getLogger(__name__).info("%s %s %s", weights, "dynamic" if dynamic else "square", found)
     assert found["ONNX Runtime f32"] == pytest.approx(expected, abs=0.002)
     assert found["OpenVINO f32"] == pytest.approx(found["ONNX Runtime f32"], abs=0.001)
     if bf16:

@@ -327,7 +327,7 @@ def test_a_name_that_is_taken_is_said_before_the_download(
     watched = Watched()
     for options in ({}, {"name": "small_net"}):
         with pytest.raises(ModelError, match=r"'small_net' is taken by the file .* --name"):
-            pull(site.url, store=store, sha256=site.sha256, progress=watched, **options)  # type: ignore[arg-type]
+            pull(site.url, store=store, sha256=site.sha256, progress=watched, **options)
     assert (site.log, watched.lines) == ([], [])
 
 

@@ -157,4 +157,4 @@ def test_a_classifier_beside_a_tiled_detector_says_what_it_says_alone(
     for one, other in zip(*found, strict=True):
         for name in set(one) & set(other):
             assert abs(one[name] - other[name]) < 0.2
-        assert len(set(one) & set(other)) >= 3
+        assert max(one, key=lambda name: one[name]) == max(other, key=lambda name: other[name])

@@ -81,7 +81,7 @@ def same_boxes(a: list, b: list, tolerance: float) -> int:
 
 
 def run_threads(count: int, work: object) -> None:
-    threads = [threading.Thread(target=work, args=(i,)) for i in range(count)]  # type: ignore[arg-type]
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(count)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -137,7 +137,7 @@ def test_unknown_runtimes_and_precisions_are_refused_before_anything_loads(
     options: dict[str, str], message: str, tiny: models.ModelFile
 ) -> None:
     with pytest.raises(ModelError, match=message):
-        models.analyzer(tiny, **options)  # type: ignore[arg-type]
+        models.analyzer(tiny, **options)
 
 
 def test_runtime_and_precision_belong_to_the_analysis_only_where_they_change_it(
@@ -193,10 +193,10 @@ class _Hidden:
     """An import system in which a library is not installed."""
 
     def __init__(self, library: str) -> None:
-        self.library = library
+        self.hidden = library
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> None:
-        if name.split(".")[0] == self.library:
+        if name.split(".")[0] == self.hidden:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
@@ -374,7 +374,7 @@ def test_a_quantized_classifier_knows_imagenette(
     for path in random.Random(0).sample(sorted(paths), 150):
         found = model.analyze([decode(path.read_bytes())])[0]
         assert isinstance(found, Classification)
-        best = next(columns[i] for i in found.class_ids.tolist() if i in columns)
+        best = next((columns[i] for i in found.class_ids.tolist() if i in columns), "")
         right += best == path.name[:9]
         count += 1
     assert count == 150
@@ -554,7 +554,7 @@ def test_a_tflite_of_fixed_batches_is_not_advised_to_be_rewritten(
 @pytest.mark.parametrize("option", ["dynamic_size", "optimize"])
 def test_a_tflite_is_not_rewritten(option: str, weights: Path, store: models.ModelStore) -> None:
     with pytest.raises(ModelError, match=r"rewrite \.onnx files, a \.tflite stays as it is"):
-        store.add(weights / "coral_mobilenet_v2_1.0_224_quant.tflite", **{option: True})  # type: ignore[arg-type]
+        store.add(weights / "coral_mobilenet_v2_1.0_224_quant.tflite", **{option: True})
 
 
 def test_another_size_for_a_tflite_is_refused_without_advice_that_can_not_help(

@@ -59,7 +59,7 @@ def scene(squares: list[tuple[int, int, int]], wh: tuple = (WIDTH, HEIGHT)) -> D
 
 def tiled(detector: object = None, **options: float) -> TiledDetector:
     given = {"tile": 1024, "overlap": 0.2, "nms_iou": 0.65, "max_boxes": 300, **options}
-    return TiledDetector(detector or NearSighted(), **given)  # type: ignore[arg-type]
+    return TiledDetector(detector or NearSighted(), **given)
 
 
 def look(model: TiledDetector, image: DecodedImage) -> Detections:
@@ -84,7 +84,7 @@ SEAMS = (819, 1024, 1638, 1843, 2457, 2662, 2976)
 def test_small_squares_are_found_where_they_are_and_once_each() -> None:
     squares = [(x, y, 40) for y in (100, 1500, 2700) for x in (60, 500, 1333, 2222, 3901)]
     image = scene(squares)
-    assert len(NearSighted().analyze([image])[0].scores) == 0  # type: ignore[union-attr]
+    assert len(NearSighted().analyze([image])[0].scores) == 0
     expect_once(look(tiled(), image), squares, 4)
 
 
@@ -194,7 +194,7 @@ def test_images_keep_their_order_and_empty_ones_have_no_boxes() -> None:
     found = tiled().analyze(images)
     counts = [len(one.scores) for one in found if isinstance(one, Detections)]
     assert counts == [1, 0, 1]
-    assert found[1].boxes_xyxy.shape == (0, 4)  # type: ignore[union-attr]
+    assert found[1].boxes_xyxy.shape == (0, 4)
 
 
 def test_the_best_boxes_are_kept_and_come_first() -> None:
@@ -370,7 +370,7 @@ def test_windows_that_can_not_be_are_refused(
     options: dict[str, float], message: str, tiny: models.ModelFile
 ) -> None:
     with pytest.raises(ModelError, match=message):
-        models.analyzer(tiny, **options)  # type: ignore[arg-type]
+        models.analyzer(tiny, **options)
 
 
 # Real pictures

@@ -89,7 +89,7 @@ def test_the_center_crop_sees_the_center_and_bgr_swaps_channels(tmp_path: Path) 
     pixels = np.zeros((100, 300, 3), np.uint8)
     pixels[:, 110:190, 0] = 200
     how = {"color": "BGR", "scale": 1.0, "resize": "resize-shorter-center-crop", "crop": 0.75}
-    file = store.add(path, head="embedding", **how)  # type: ignore[arg-type]
+    file = store.add(path, head="embedding", **how)
     model = models.analyzer(file).load()
     assert (model.min_long_side, model.min_short_side) == (0, 43)
     found = model.analyze([picture(pixels)])[0]

@@ -392,7 +392,7 @@ def test_closing_does_not_wait_for_a_read_that_hangs() -> None:
     next(images)
     gate.clear()
     start = time.monotonic()
-    images.close()  # type: ignore[attr-defined]
+    images.close()
     assert time.monotonic() - start < 0.5
     gate.set()
     time.sleep(0.1)
@@ -412,7 +412,7 @@ def test_closing_ends_a_back_off(monkeypatch: pytest.MonkeyPatch) -> None:
     images = read_images(OneBad(2), numbered(3))
     next(images)
     time.sleep(0.1)
-    images.close()  # type: ignore[attr-defined]
+    images.close()
     time.sleep(0.1)
     assert not [t for t in threading.enumerate() if t.name == "read-ahead"]
 
@@ -548,5 +548,5 @@ def test_reading_takes_no_more_of_a_listing_than_it_reads_ahead() -> None:
     images = read_images(source, entries())
     for _ in range(5):
         next(images)
-    images.close()  # type: ignore[attr-defined]
+    images.close()
     assert taken < 40

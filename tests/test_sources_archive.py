@@ -22,10 +22,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.archives import KINDS, header, pack
+from tests.archives import KINDS, contents, entries, header, keys, pack, put
 from vistadex.errors import SourceError, SourceMissingError
-from vistadex.records import ImageEntry
-from vistadex.sources import Source, open_source
+from vistadex.sources import open_source
 from vistadex.sources.archive import ArchiveSource
 from vistadex.sources.folder import FolderSource
 from vistadex.testing import MemorySource
@@ -38,28 +37,6 @@ NAMES = {
     "../up.jpg": b"two points",
     "Z.jpg": os.urandom(300_000),
 }
-
-
-@pytest.fixture(autouse=True)
-def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VISTADEX_CACHE", str(tmp_path / "cache"))
-
-
-def entries(source: Source, after: str | None = None) -> list[ImageEntry]:
-    return [entry for page in source.pages(after) for entry in page]
-
-
-def keys(source: Source) -> list[str]:
-    return [entry.key for entry in entries(source)]
-
-
-def put(path: Path, data: bytes) -> Source:
-    path.write_bytes(data)
-    return open_source(path)
-
-
-def contents(source: Source) -> dict[str, bytes]:
-    return {entry.key: source.read(entry.key).data for entry in entries(source)}
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -16,8 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.archives import header, pack
-from tests.test_sources_archive import _cache, contents, entries, keys, put  # noqa: F401
+from tests.archives import contents, entries, header, keys, pack, put
 from vistadex.errors import SourceError, SourceUnavailableError
 from vistadex.records import ImageEntry
 from vistadex.sources import Source, open_source
@@ -269,14 +268,20 @@ def test_damaged_archives_give_errors_of_ours_and_nothing_else(
     cut = packed[: data.draw(st.integers(0, len(packed)))]
     MemorySource.create("damaged", {f"x.{kind}": bytes(cut)})
     source = ArchiveSource(f"memory://damaged/x.{kind}")
+    error = trouble(source)
+    assert not error or "memory://damaged/" in error
+
+
+def trouble(source: Source) -> str:
+    """What ends listing and reading everything; empty where nothing does."""
     try:
-        for page in source.pages():
-            for entry in page:
-                if entry.failure is None:
-                    source.read_start(entry.key, 64)
-                    source.read(entry.key)
+        for entry in entries(source):
+            if entry.failure is None:
+                source.read_start(entry.key, 64)
+                source.read(entry.key)
     except SourceError as error:
-        assert "memory://damaged/" in str(error)  # noqa: PT017
+        return str(error)
+    return ""
 
 
 def test_a_member_is_read_from_the_archive_that_lies_there(tmp_path: Path) -> None:
@@ -299,10 +304,9 @@ def test_an_archive_replaced_in_its_bucket_is_noticed(kind: str) -> None:
     other = {"first.jpg": os.urandom(70_000)} | {key: data[::-1] for key, data in files.items()}
     bucket.files["x." + kind] = pack(kind, other)
     for key in ("8.jpg", "7.jpg"):
-        try:
-            found = source.read(key).data
-        except SourceUnavailableError as error:
-            assert "was changed while it was read" in str(error)  # noqa: PT017
+        found = read_or_why(source, key)
+        if isinstance(found, str):
+            assert "was changed while it was read" in found
             found = source.read(key).data
         assert found == other[key]
     assert source.read("first.jpg").data == other["first.jpg"]
@@ -363,3 +367,11 @@ def test_a_gzip_that_unpacks_to_gigabytes_takes_little_memory(tmp_path: Path) ->
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 16 << 20
+
+
+def read_or_why(source: Source, key: str) -> bytes | str:
+    """A file's bytes, or why they can't be had at the moment."""
+    try:
+        return source.read(key).data
+    except SourceUnavailableError as error:
+        return str(error)

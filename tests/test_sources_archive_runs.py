@@ -42,11 +42,6 @@ PHOTOS = {
 KINDS = ("zip", "stored.zip", "tar", "tar.gz")
 
 
-@pytest.fixture(autouse=True)
-def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VISTADEX_CACHE", str(tmp_path / "cache"))
-
-
 @pytest.fixture
 def bucket(s3_server: str, aws: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Any:
     """A bucket of its own for each test."""

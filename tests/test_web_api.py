@@ -22,7 +22,7 @@ from starlette.testclient import TestClient
 
 import vistadex
 from vistadex import jsonable
-from vistadex.catalog import Catalog, writing
+from vistadex.catalog import Catalog, registering, writing
 from vistadex.records import Analyzer, Detections, Failure, Outcome
 from vistadex.sources import open_source
 from vistadex.sources.folder import FolderSource
@@ -100,8 +100,8 @@ def catalog(folder: Path, tmp_path: Path) -> Iterator[Catalog]:
                 )
     with Catalog(str(tmp_path / "catalog.db"), create=True) as catalog:
         with catalog.writing() as connection:
-            source_id = writing.register_source(connection, source.uri)
-            registered = writing.register_analyzer(connection, cast(Analyzer, analyzer))
+            source_id = registering.register_source(connection, source.uri)
+            registered = registering.register_analyzer(connection, cast(Analyzer, analyzer))
             writing.write_outcomes(connection, source_id, [registered], outcomes)
         yield catalog
 

@@ -24,7 +24,7 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
-from vistadex.catalog import Catalog, writing
+from vistadex.catalog import Catalog, registering, writing
 from vistadex.records import Analyzer, Detections, Failure, Outcome
 from vistadex.sources import open_source
 from vistadex.web import create_app
@@ -60,8 +60,8 @@ def fill(catalog: Catalog, folder: Path, found: Callable[[int, int, int], Detect
             width, height = picture.size
         outcomes.append(Outcome(entry, width, height, (found(i, width, height),)))
     with catalog.writing() as connection:
-        source_id = writing.register_source(connection, source.uri)
-        registered = writing.register_analyzer(connection, cast(Analyzer, analyzer))
+        source_id = registering.register_source(connection, source.uri)
+        registered = registering.register_analyzer(connection, cast(Analyzer, analyzer))
         writing.write_outcomes(connection, source_id, [registered], outcomes)
 
 

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
+from urllib.parse import parse_qs, urlsplit
 
 import httpx2 as httpx
 import numpy as np
@@ -17,9 +18,9 @@ import pytest
 import uvicorn
 from starlette.testclient import TestClient
 
-from vistadex.catalog import Catalog, writing
+from vistadex.catalog import Catalog, registering, writing
 from vistadex.errors import QueryError, UsageError
-from vistadex.grammar import Term, parse
+from vistadex.grammar import Term, exact, parse
 from vistadex.records import Analyzer, Detections, ImageEntry, Outcome
 from vistadex.web import app as web_app
 from vistadex.web import create_app, queries
@@ -28,6 +29,7 @@ from vistadex.web.app import bind
 from vistadex.web.cache import Cache
 from vistadex.web.guard import host_name
 from vistadex.web.totals import Totals
+from vistadex.web.views import relation_href
 
 HTML = {"Accept": "text/html"}
 
@@ -132,6 +134,8 @@ def test_a_taken_port_is_said_with_the_cure() -> None:
         '"a & b">2 score>0.123456',
         '"source:x" -"score>1"',
         '"test score">=2 & "score">1 -"high score" score>0.5',
+        'dog & relation:"Person/next to/" -relation://Horse duplicate:near split:train',
+        r'cat | relation:"a\/b/100\%/c\_d" | relation:"a\\/%/_"',
     ],
 )
 def test_a_query_written_again_asks_the_same(text: str) -> None:
@@ -142,6 +146,17 @@ def test_a_query_written_again_asks_the_same(text: str) -> None:
 @pytest.mark.parametrize("name", ["score", "test score", "score board", "highscore", "Score"])
 def test_a_class_keeps_its_name_before_a_count(name: str) -> None:
     assert parse(f"{queries.class_text(name)}>=2").terms == (Term(name, 2),)
+
+
+@pytest.mark.parametrize("name", [r"a/b", r"50%", r"a_b", "a\\", "a\\%", " - & score>1"])
+def test_a_relation_s_link_asks_for_its_names_alone(name: str) -> None:
+    href = relation_href(name, "on", name)
+    assert href is not None
+    (asked,) = parse_qs(urlsplit(href).query)["q"]
+    (term,) = parse(asked).terms
+    assert term.relation is not None
+    assert [exact(one) for one in term.relation] == [name.strip(), "on", name.strip()]
+    assert relation_href('12" disk', "on", "Table") is None
 
 
 def test_a_class_with_a_quote_has_no_link() -> None:
@@ -172,8 +187,8 @@ def test_twenty_thousand_classes_stay_usable(tmp_path: Path) -> None:
     )
     with Catalog(str(tmp_path / "many.db"), create=True) as catalog:
         with catalog.writing() as connection:
-            source_id = writing.register_source(connection, "/nowhere")
-            registered = writing.register_analyzer(connection, cast(Analyzer, analyzer))
+            source_id = registering.register_source(connection, "/nowhere")
+            registered = registering.register_analyzer(connection, cast(Analyzer, analyzer))
             found = Detections(
                 np.zeros((20_000, 4), np.float32),
                 np.full(20_000, 0.5, np.float32),

@@ -9,10 +9,13 @@ if TYPE_CHECKING:
     from vistadex.catalog import Catalog
     from vistadex.comparing import Comparison, compare
     from vistadex.copying import CopySummary, copy
+    from vistadex.datasets import DatasetSummary, build_dataset
     from vistadex.errors import VistadexError
     from vistadex.exporting import ExportSummary, export_annotations
+    from vistadex.finding_duplicates import Duplicates, find_duplicates
     from vistadex.importing import ImportSummary, import_annotations
     from vistadex.indexing import Summary, index
+    from vistadex.relating import RelateSummary, relate
 
 __version__ = "0.1.0"
 
@@ -20,31 +23,43 @@ _HOMES = {
     "Catalog": "vistadex.catalog",
     "Comparison": "vistadex.comparing",
     "CopySummary": "vistadex.copying",
+    "DatasetSummary": "vistadex.datasets",
+    "Duplicates": "vistadex.finding_duplicates",
     "ExportSummary": "vistadex.exporting",
     "ImportSummary": "vistadex.importing",
+    "RelateSummary": "vistadex.relating",
     "Summary": "vistadex.indexing",
     "VistadexError": "vistadex.errors",
+    "build_dataset": "vistadex.datasets",
     "compare": "vistadex.comparing",
     "copy": "vistadex.copying",
     "export_annotations": "vistadex.exporting",
+    "find_duplicates": "vistadex.finding_duplicates",
     "import_annotations": "vistadex.importing",
     "index": "vistadex.indexing",
+    "relate": "vistadex.relating",
 }
 
 __all__ = [
     "Catalog",
     "Comparison",
     "CopySummary",
+    "DatasetSummary",
+    "Duplicates",
     "ExportSummary",
     "ImportSummary",
+    "RelateSummary",
     "Summary",
     "VistadexError",
     "__version__",
+    "build_dataset",
     "compare",
     "copy",
     "export_annotations",
+    "find_duplicates",
     "import_annotations",
     "index",
+    "relate",
 ]
 
 

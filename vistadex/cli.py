@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
-from vistadex import cli_annotations
+from vistadex import cli_annotations, cli_datasets, cli_duplicates, cli_search
+from vistadex.cli_catalog import catalog_app
 from vistadex.cli_models import models_app
 from vistadex.console import (
     CatalogOption,
@@ -31,7 +32,7 @@ from vistadex.console import (
 from vistadex.errors import NotFoundError, UsageError, VistadexError
 
 if TYPE_CHECKING:
-    from vistadex.catalog import Catalog, IndexedImage, SearchResult
+    from vistadex.catalog import Catalog, IndexedImage
     from vistadex.indexing import Summary
 
 app = typer.Typer(
@@ -42,10 +43,18 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(models_app, name="models")
+app.add_typer(catalog_app, name="catalog")
 app.command("import")(cli_annotations.import_annotations)
 app.command("export")(cli_annotations.export_annotations)
 app.command()(cli_annotations.compare)
 app.command()(cli_annotations.copy)
+app.command()(cli_search.search)
+app.command()(cli_search.facets)
+app.command()(cli_search.classes)
+app.command()(cli_search.relations)
+app.command()(cli_search.relate)
+app.command()(cli_datasets.dataset)
+app.command()(cli_duplicates.duplicates)
 
 INTERRUPTED = 130
 
@@ -150,49 +159,6 @@ def print_summary(summary: Summary) -> None:
 
 
 @app.command()
-def search(
-    query: Annotated[
-        str,
-        typer.Argument(help="dog | 'dog & frisbee' | 'dog | cat' | 'car>=3 -person score>0.5'"),
-    ] = "",
-    min_score: Annotated[float, typer.Option(help="Lower scores do not count.")] = 0.0,
-    source: Annotated[str | None, typer.Option(help="Only sources whose address ends so.")] = None,
-    model: Annotated[str | None, typer.Option(help="Only what this model found.")] = None,
-    limit: Annotated[int, typer.Option(help="Results on a page.")] = 50,
-    after: Annotated[str | None, typer.Option(help="Go on behind this result's cursor.")] = None,
-    catalog: CatalogOption = None,
-    json_: JsonOption = False,
-) -> None:
-    """Search for images by what is in them, best first."""
-    from vistadex import jsonable
-
-    with open_catalog(catalog) as opened:
-        page = opened.search(
-            query, min_score=min_score, source=source, model=model, limit=limit, after=after
-        )
-        total = opened.count(query, min_score=min_score, source=source, model=model)
-    for result in page.results:
-        if json_:
-            out_json(jsonable.search_result(result))
-        else:
-            out(result_line(result))
-    say(f"{len(page.results):,} of {total:,} images")
-    if page.next:
-        say(f"more: --after {page.next}")
-
-
-def result_line(result: SearchResult) -> str:
-    """One result for a person: score, place, and what is in it."""
-    found = ", ".join(
-        f"{one.class_name} {one.score:.2f}" + (f" ×{one.boxes}" if one.boxes > 1 else "")  # noqa: RUF001
-        for one in result.image.classes[:5]
-    )
-    score = f"{result.score:.3f}" if result.matched else "     "
-    gone = "  (vanished)" if result.image.status == "vanished" else ""
-    return f"{score}  {result.image.uri}{gone}" + (f"  [{found}]" if found else "")
-
-
-@app.command()
 def show(
     image: Annotated[str, typer.Argument(help="Id, path or URI of an indexed image.")],
     output: Annotated[
@@ -231,20 +197,6 @@ def find_image(catalog: Catalog, image: str) -> IndexedImage:
     with suppress(NotFoundError):
         return catalog.image(os.path.abspath(path))
     return catalog.image(str(path.resolve()))
-
-
-@app.command()
-def classes(catalog: CatalogOption = None, json_: JsonOption = False) -> None:
-    """List the classes that were found, with how many images and boxes have them."""
-    from vistadex import jsonable
-
-    with open_catalog(catalog) as opened:
-        found = opened.classes()
-    for one in found:
-        if json_:
-            out_json(jsonable.class_count(one))
-        else:
-            out(f"{one.images:>10,} images {one.boxes:>10,} boxes  {one.class_name}")
 
 
 @app.command()
@@ -297,7 +249,8 @@ def stats(catalog: CatalogOption = None, json_: JsonOption = False) -> None:
             for key, value in model.parameters.items()
             if isinstance(value, str | int | float | bool) and key != "classes"
         )
-        out(f"  {model.task} {model.name}: {model.images:,} images ({options})")
+        said = f" ({options})" if options else ""
+        out(f"  {model.task} {model.name}: {model.images:,} images{said}")
     for reason, number in known.failures.items():
         out(f"  failed: {number:,} {reason}")
 
@@ -324,6 +277,7 @@ def serve(
             else:
                 say(f"Vistadex: {url} shows {opened.place}; Ctrl-C ends it")
 
+        opened.keep_fresh()
         run(opened, *where, folder, announce)
 
 

@@ -19,7 +19,11 @@ if TYPE_CHECKING:
     from vistadex.importing import ImportSummary
 
 FormatArgument = Annotated[
-    str, typer.Argument(help="coco, coco-results, voc, yolo, imagefolder or automl-csv.")
+    str,
+    typer.Argument(
+        help="coco, coco-results, voc, yolo, imagefolder, automl-csv, open-images, "
+        "class-tables or vrd."
+    ),
 ]
 ReportOption = Annotated[
     Path | None, typer.Option(help="File for every problem, one JSON object a line.")
@@ -31,6 +35,13 @@ def import_annotations(
     path: Annotated[str, typer.Argument(help="The annotation file, folder or archive.")],
     images: Annotated[
         str | None, typer.Option(help="Where the pictures are; where the format says, if it does.")
+    ] = None,
+    image_url: Annotated[
+        str | None,
+        typer.Option(help="Where absent pictures are shown from: https://host/{split}/{image_id}"),
+    ] = None,
+    attributes: Annotated[
+        list[str] | None, typer.Option(help="Keep this attribute of images, one each; else all.")
     ] = None,
     model: Annotated[str, typer.Option(help="Whose annotations these are.")] = "human",
     reference: Annotated[
@@ -48,6 +59,8 @@ def import_annotations(
             format,
             path,
             images=images,
+            image_url=image_url,
+            attributes=attributes,
             model=model,
             reference=reference,
             report=report,
@@ -64,9 +77,10 @@ def import_annotations(
 
 def print_import(summary: ImportSummary) -> None:
     """A run as sentences with its numbers."""
+    relations = f" and {summary.relations:,} relations" if summary.relations else ""
     out(
         f"{summary.images:,} annotated images in {summary.seconds:.1f} s: "
-        f"{summary.imported:,} imported with {summary.boxes:,} boxes of "
+        f"{summary.imported:,} imported with {summary.boxes:,} boxes{relations} of "
         f"{summary.class_names:,} classes; {summary.without_annotation:,} pictures not annotated"
     )
     print_problems(summary.problems, summary.first_problems, summary.report)
@@ -122,9 +136,10 @@ def export_annotations(
 
 def print_export(summary: ExportSummary) -> None:
     """A run as sentences with its numbers."""
+    relations = f" and {summary.relations:,} relations" if summary.relations else ""
     out(
-        f"{summary.images:,} images with {summary.boxes:,} boxes written to {summary.path} "
-        f"in {summary.seconds:.1f} s"
+        f"{summary.images:,} images with {summary.boxes:,} boxes{relations} written to "
+        f"{summary.path} in {summary.seconds:.1f} s"
     )
     print_problems(summary.problems, summary.first_problems, summary.report)
     for loss in summary.losses:

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from vistadex.boxes import box_iou
-from vistadex.catalog import Catalog, FoundBox, IndexedImage, reading
-from vistadex.catalog.reading import Analyzer
+from vistadex.catalog import Catalog, FoundBox, IndexedImage, reading, registering
+from vistadex.catalog.registering import KnownAnalyzer
 from vistadex.errors import QueryError, UsageError
 from vistadex.records import FloatArray
 
@@ -108,7 +108,7 @@ def _compare(
     limit: int,
 ) -> Comparison:
     with catalog.reading() as connection:
-        known = [one for one in reading.all_analyzers(connection) if one.task == "detector"]
+        known = [one for one in registering.all_analyzers(connection) if one.task == "detector"]
         theirs = _newest(known, reference)
         ours = _newest(known, model or _only(known, reference))
         named = [
@@ -136,7 +136,7 @@ def _compare(
     return found
 
 
-def _only(known: Sequence[Analyzer], reference: str) -> str:
+def _only(known: Sequence[KnownAnalyzer], reference: str) -> str:
     names = sorted({one.name for one in known} - {reference})
     if len(names) == 1:
         return names[0]
@@ -145,7 +145,7 @@ def _only(known: Sequence[Analyzer], reference: str) -> str:
     raise QueryError(f"{len(names)} detectors, say which with --model: {', '.join(names)}")
 
 
-def _newest(known: Sequence[Analyzer], name: str) -> Analyzer:
+def _newest(known: Sequence[KnownAnalyzer], name: str) -> KnownAnalyzer:
     """The analyzer of that name; with several parameters, that of the latest ones."""
     found = [one for one in known if one.name == name]
     if not found:
@@ -155,7 +155,7 @@ def _newest(known: Sequence[Analyzer], name: str) -> Analyzer:
     return max(found)
 
 
-def _of(image: IndexedImage, analyzer: Analyzer, names: set[str]) -> list[FoundBox]:
+def _of(image: IndexedImage, analyzer: KnownAnalyzer, names: set[str]) -> list[FoundBox]:
     return [b for b in image.boxes if b.analyzer_id == analyzer.id and b.class_name in names]
 
 

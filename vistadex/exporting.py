@@ -6,22 +6,28 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from vistadex.catalog import Catalog, FoundClass, IndexedImage, reading
-from vistadex.errors import FormatError, QueryError, SourceError, UsageError
-from vistadex.formats import About, Format, Problems, open_format
+from vistadex.assembling import (
+    AT_A_TIME,
+    MACHINE,
+    WITH_ORIGINS,
+    Assembler,
+    Pictures,
+    Refusal,
+    note,
+)
+from vistadex.catalog import Catalog, IndexedImage, reading
+from vistadex.errors import FormatError, SourceError, UsageError
+from vistadex.formats import Format, Problems, open_format
+from vistadex.origins import origin_name
 from vistadex.progress import Progress, Silent
-from vistadex.records import AnnotatedImage, Annotation, Json
-from vistadex.sources import Source, local_key, open_source, open_target
-from vistadex.sources.retrying import with_retries
-
-AT_A_TIME = 500
-"""Images whose classes are read at once."""
+from vistadex.records import AnnotatedImage
+from vistadex.sources import open_target
 
 
 @dataclass(slots=True, kw_only=True)
@@ -32,6 +38,7 @@ class ExportSummary:
     """What was written."""
     images: int = 0
     boxes: int = 0
+    relations: int = 0
     pictures: int = 0
     """Copied."""
     problems: dict[str, int] = field(default_factory=dict)
@@ -64,7 +71,8 @@ def export_annotations(
         format: one of vistadex.formats.FORMATS.
         out: the file or folder to write; there must be none yet.
         query: only images that this finds; see vistadex.grammar.
-        model: whose boxes and classes; "human" for what was imported.
+        model: whose boxes and classes; "human" for what was imported. Open Images gets the labels
+            of a machine that were imported with them, too.
         min_score: boxes and classes with a lower score are left out.
         pictures: copy the pictures to where the format has them.
         report: file that gets every problem, one JSON object a line.
@@ -89,10 +97,12 @@ def export_annotations(
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             part = Path(folder) / out.name
             problems = stack.enter_context(Problems(report))
-            run = _Export(store, chosen, part, model, min_score, pictures, problems)
+            assemblers = _assemblers(store, format, model, min_score)
+            run = _Export(assemblers, chosen, part, pictures, problems)
             run.progress = progress or Silent()
             try:
-                chosen.write(part, run.images(query), run.class_names(), run.about())
+                own = assemblers[0]
+                chosen.write(part, run.images(query), own.class_names(), own.about())
             except FormatError as error:
                 raise FormatError(str(error).replace(str(part), str(out))) from error
             if not run.summary.images:
@@ -109,6 +119,18 @@ def export_annotations(
     return run.summary
 
 
+def _assemblers(
+    catalog: Catalog, format: str, model: str, min_score: float
+) -> tuple[Assembler, ...]:
+    """Who assembles what the model said, and what a machine said beside it."""
+    own = Assembler(catalog, format, model, min_score)
+    machine = origin_name(model, MACHINE)
+    labels = [one for one in own.others if one.name == machine and one.task == "classifier"]
+    if format not in WITH_ORIGINS or not labels:
+        return (own,)
+    return own, Assembler(catalog, format, machine, min_score, labels_of=MACHINE)
+
+
 def _why(query: str, model: str, problems: Problems) -> str:
     left_out = ", ".join(f"{number} {kind}" for kind, number in problems.counts.items())
     found = f"the images that {query!r} finds" if query else "the catalog's images"
@@ -120,150 +142,78 @@ class _Export:
 
     def __init__(
         self,
-        catalog: Catalog,
+        assemblers: Sequence[Assembler],
         chosen: Format,
         part: Path,
-        model: str,
-        min_score: float,
         pictures: bool,
         problems: Problems,
     ) -> None:
-        self.catalog, self.format, self.part = catalog, chosen, part
-        self.min_score, self.problems = min_score, problems
-        self.pictures = pictures
+        self.assemblers, self.format, self.part = assemblers, chosen, part
+        self.problems = problems
         self.progress: Progress = Silent()
         self.summary = ExportSummary()
-        self.sources: dict[str, Source] = {}
-        with catalog.reading() as connection:
-            known = reading.all_analyzers(connection)
-        self.analyzers = [one for one in known if one.name == model and one.task != "embedder"]
-        self.others = [one for one in known if one not in self.analyzers]
-        if not self.analyzers:
-            names = ", ".join(sorted({one.name for one in known})) or "none yet"
-            raise QueryError(f"no model is named {model!r}; known are: {names}")
-
-    def class_names(self) -> tuple[str, ...]:
-        with self.catalog.reading() as connection:
-            names = [reading.class_names(connection, one.id) for one in self.analyzers]
-        return tuple(sorted({name for some in names for name in some}))
-
-    def about(self) -> About:
-        ids: dict[str, int] = {}
-        attributes: dict[str, Json] = {}
-        # A detector's classes have the numbers that annotations have given them.
-        order = [*self.others, *self.analyzers]
-        with self.catalog.reading() as connection:
-            cards = [reading.model_card(connection, one.sha256) for one in order]
-        for card in cards:
-            for name, number in card.get("category_ids", {}).items():
-                ids = {other: n for other, n in ids.items() if n != number}
-                ids[name] = number
-        for card in cards[len(self.others) :]:
-            attributes |= card.get("about", {})
-        return About(category_ids=ids, attributes=attributes)
+        self.pictures = Pictures() if pictures else None
 
     def images(self, query: str) -> Iterator[AnnotatedImage]:
-        """Every image to write, with its picture in place where that is wanted."""
-        with self.catalog.reading() as connection:
+        """Every image to write, with its picture in place where that is wanted.
+
+        An image of which two origins speak comes once for each, one after the other.
+        """
+        catalog = self.assemblers[0].catalog
+        with catalog.reading() as connection:
             shared = reading.shared_keys(connection)
         taken: set[str] = set()
-        for found, image in self._annotated(self.catalog.walk(query)):
+        for found, said in self._assembled(catalog.walk(query)):
             if found.key in taken:
-                self.problem(found, "same-name", f"another image is named {image.file_name}")
+                what = f"another image is named {said[0].file_name}"
+                note(self.problems, found, Refusal("same-name", what))
                 continue
             if found.key in shared:
                 taken.add(found.key)
-            if not self._place(found, image):
+            refusal = self._place(found, said[0])
+            if refusal is not None:
+                note(self.problems, found, refusal)
                 continue
             self.summary.images += 1
-            self.summary.boxes += len(image.boxes or ())
             self.progress.update(
                 listed=self.summary.images, listing=True, done=self.summary.images, failed=0
             )
-            yield image
+            for image in said:
+                self.summary.boxes += len(image.boxes or ())
+                self.summary.relations += len(image.relations or ())
+                yield image
 
-    def problem(self, found: IndexedImage, kind: str, what: str) -> None:
-        """Notes an image that is left out."""
-        self.problems.add(
-            kind,
-            found.uri,
-            found=what,
-            expected="an image that can be written",
-            cure="narrow the query, for instance with source:NAME",
-        )
+    def _assembled(
+        self, images: Iterable[IndexedImage]
+    ) -> Iterator[tuple[IndexedImage, list[AnnotatedImage]]]:
+        """Those images of which anybody said something; what can't be written is a problem."""
+        waiting = iter(images)
+        while some := list(islice(waiting, AT_A_TIME)):
+            each = zip(*(one.each(some) for one in self.assemblers), strict=True)
+            for found, made in zip(some, each, strict=True):
+                refused = [one for _, one in made if isinstance(one, Refusal)]
+                said = [one for _, one in made if isinstance(one, AnnotatedImage)]
+                if refused:
+                    note(self.problems, found, refused[0])
+                elif said:
+                    yield found, said
 
-    def _annotated(
-        self, images: Iterator[IndexedImage]
-    ) -> Iterator[tuple[IndexedImage, AnnotatedImage]]:
-        """The images that this model has seen, as the format gets them."""
-        while some := list(islice(images, AT_A_TIME)):
-            classes: dict[int, dict[int, list[FoundClass]]] = {}
-            with self.catalog.reading() as connection:
-                for one in self.analyzers:
-                    if one.task == "classifier":
-                        ids = [found.id for found in some]
-                        classes[one.id] = reading.classes_of(connection, ids, one.id)
-            for found in some:
-                # With other parameters a model is another analyzer: the newest counts.
-                seen = sorted(one for one in self.analyzers if one.id in found.analyzer_ids)
-                newest = {one.task: one.id for one in seen}
-                if newest and self._is_whole(found):
-                    said = classes.get(newest.get("classifier", 0), {}).get(found.id, [])
-                    yield found, self._image(found, newest, said)
-
-    def _is_whole(self, found: IndexedImage) -> bool:
-        if found.status != "ok" or not found.width:
-            self.problem(found, found.status, f"the picture is {found.reason or found.status}")
-            return False
-        return True
-
-    def _image(
-        self, found: IndexedImage, newest: Mapping[str, int], said: Sequence[FoundClass]
-    ) -> AnnotatedImage:
-        boxes, classes = None, None
-        if "detector" in newest:
-            boxes = tuple(self._boxes(found, newest["detector"]))
-        if "classifier" in newest:
-            classes = tuple(one.class_name for one in said if one.score >= self.min_score)
-        return AnnotatedImage(
-            file_name=local_key(found.source, found.key),
-            place=found.uri,
-            width=found.width,
-            height=found.height,
-            boxes=boxes,
-            classes=classes,
-            attributes=found.attributes,
-        )
-
-    def _boxes(self, found: IndexedImage, analyzer_id: int) -> Iterator[Annotation]:
-        for box in found.boxes:
-            if box.analyzer_id == analyzer_id and box.score >= self.min_score:
-                yield Annotation(
-                    box.class_name, box.box_xyxy, box.score, box.flags, dict(box.attributes)
-                )
-
-    def _place(self, found: IndexedImage, image: AnnotatedImage) -> bool:
-        """Copies the picture where that is wanted; whether the image can be written."""
+    def _place(self, found: IndexedImage, image: AnnotatedImage) -> Refusal | None:
+        """Copies the picture where that is wanted; why the image can't be written."""
         try:
             place = self.format.picture_path(image)
         except FormatError as error:
-            self.problem(found, "not-writable", str(error))
-            return False
-        if not self.pictures:
-            return True
+            return Refusal("not-writable", str(error))
+        if self.pictures is None:
+            return None
         if place is None:
             raise UsageError("this format has no place for pictures; leave --pictures out")
-        source = self.sources.get(found.source) or open_source(found.source)
-        self.sources[found.source] = source
+        data = self.pictures.read(found)
+        if isinstance(data, Refusal):
+            return data
         try:
-            content = with_retries(lambda: source.read(found.key))
-            if content.version not in ("", found.version):
-                what = "the picture has changed since it was indexed or annotated"
-                self.problem(found, "changed-picture", what)
-                return False
-            open_target(self.part).write(place, [content.data], len(content.data))
+            open_target(self.part).write(place, [data], len(data))
         except SourceError as error:
-            self.problem(found, "unreadable", str(error))
-            return False
+            return Refusal("unreadable", str(error))
         self.summary.pictures += 1
-        return True
+        return None

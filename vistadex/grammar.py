@@ -2,21 +2,26 @@
 
     query   = [ term { [ "&" | "|" ] term } ]
     term    = class [ ">=" number ]      images with the class, at least so many boxes
-            | "-" class                  images without the class
+            | "relation:" pattern        images where one thing does something to another
+            | "-" class                  images without the class; -relation: likewise
             | "score" ( ">" | ">=" ) x   only classes found with such a score, 0 to 1
             | "source:" text             only images of sources whose address ends so
             | "model:" text              only what this model found, by name or SHA-256 prefix
+            | "duplicate:" kind          only copies of a better image: exact or near
             | name ":" text              only images with this attribute: split:train
     class   = word { word } | '"' text '"'
+    pattern = subject "/" predicate "/" object, each a name, a pattern with % (any text) and _ (any
+              character) as in SQL, or empty for anything: relation:"Person/ride%/Horse"
 
-Between classes stands & (all of them) or | (any of them, most matched first), not both.
+Between classes stands & (all of them) or | (any of them, most matched first), not both. A backslash
+takes its meaning from %, _ and / in a pattern.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from vistadex.errors import QueryError
 from vistadex.records import stored_score
@@ -38,12 +43,30 @@ _TOKEN = re.compile(
 )
 
 
+class RelationPattern(NamedTuple):
+    """Subject, predicate and object, each as in SQL's LIKE; empty: anything."""
+
+    subject: str = ""
+    predicate: str = ""
+    object: str = ""
+
+    def __str__(self) -> str:
+        return "/".join(self)
+
+
 @dataclass(frozen=True, slots=True)
 class Term:
-    """A class that an image must or may have."""
+    """A class or a relation that an image must or may have."""
 
-    class_name: str
+    class_name: str = ""
     min_boxes: int = 0
+    relation: RelationPattern | None = None
+    """Given instead of a class."""
+
+    @property
+    def label(self) -> str:
+        """What to call it: the class, or the pattern."""
+        return self.class_name if self.relation is None else str(self.relation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +75,64 @@ class Query:
 
     terms: tuple[Term, ...] = ()
     mode: Literal["all", "any"] = "all"
-    without: tuple[str, ...] = ()
+    without: tuple[Term, ...] = ()
     min_score: int = 0
     """Classes found with a lower score do not count; in units of 1 / SCORE_SCALE."""
     source: str | None = None
     model: str | None = None
     attributes: tuple[tuple[str, str], ...] = ()
     """Names and values that the image's attributes must have."""
+    duplicates: Literal["exact", "near"] | None = None
+    """Only images that are copies of a better one."""
+
+
+def relation_pattern(text: str) -> RelationPattern:
+    """The pattern that a text says: `Person/ride%/Horse`, `//Horse`.
+
+    Raises: QueryError if it has not three parts.
+    """
+    parts = _split(text)
+    if len(parts) != 3:
+        problem = f"relation {text!r}: {len(parts)} parts, expected class/predicate/class"
+        raise QueryError(f"{problem}, as in Person/ride%/Horse; a part may be empty")
+    return RelationPattern(*(part.strip() for part in parts))
+
+
+def _split(text: str) -> list[str]:
+    """The parts between slashes; a slash behind a backslash belongs to its part."""
+    parts = [""]
+    for token in _tokens(text):
+        if token == "/":
+            parts.append("")
+        else:
+            parts[-1] += token
+    return parts
+
+
+def _tokens(pattern: str) -> list[str]:
+    """Characters, each with the backslash that takes its meaning."""
+    return re.findall(r"\\.|.", pattern, re.DOTALL)
+
+
+def like(pattern: str, *, fold_case: bool = False) -> re.Pattern[str]:
+    """What matches as SQL's LIKE: % any text, _ any character; empty: anything."""
+    parts = (
+        {"%": ".*", "_": "."}.get(one) or re.escape(_meant(one)) for one in _tokens(pattern or "%")
+    )
+    return re.compile("".join(parts), re.DOTALL | (re.IGNORECASE if fold_case else 0))
+
+
+def exact(pattern: str) -> str | None:
+    """The one name that a part of a pattern stands for; None where it has wildcards or is empty."""
+    tokens = _tokens(pattern)
+    if not tokens or not {"%", "_"}.isdisjoint(tokens):
+        return None
+    return "".join(map(_meant, tokens))
+
+
+def _meant(token: str) -> str:
+    """The character that a token without a wildcard's meaning stands for."""
+    return token.removeprefix("\\") or token
 
 
 def parse(text: str) -> Query:
@@ -71,6 +145,31 @@ def parse(text: str) -> Query:
     return parser.query()
 
 
+def with_options(
+    query: Query, relation: str | None, min_score: int, source: str | None, model: str | None
+) -> Query:
+    """A query with the options that stand beside it.
+
+    Raises: QueryError where a relation is wanted beside any of several classes.
+    """
+    terms = query.terms
+    if relation is not None:
+        if query.mode == "any" and len(terms) > 1:
+            raise QueryError(
+                f"relation {relation!r}: would be one more of any; write it into the query, as in "
+                f'dog | relation:"{relation}"'
+            )
+        terms = (*terms, Term(relation=relation_pattern(relation)))
+    return replace(
+        query,
+        terms=terms,
+        mode=query.mode if relation is None else "all",
+        min_score=max(query.min_score, min_score),
+        source=source or query.source,
+        model=model or query.model,
+    )
+
+
 class _Parser:
     def __init__(self, text: str) -> None:
         self.text = text
@@ -81,7 +180,7 @@ class _Parser:
         self.dangling = ""
         self.filters = Query()
         self.terms: list[Term] = []
-        self.without: list[str] = []
+        self.without: list[Term] = []
 
     def fail(self, problem: str) -> QueryError:
         shown = self.text if len(self.text) <= 200 else self.text[:200] + "…"
@@ -108,6 +207,8 @@ class _Parser:
         elif match["score"]:
             self.end_class()
             self.take_score(match["strict"], match["limit"])
+        elif match["filter"] and match["field"].casefold() == "relation":
+            self.take_relation(match["quoted_value"] or match["value"] or "")
         elif match["filter"]:
             self.end_class()
             self.take_filter(match["field"], match["quoted_value"] or match["value"])
@@ -147,16 +248,35 @@ class _Parser:
         lowest = stored_score(number) + (1 if comparison == ">" else 0)
         self.filters = replace(self.filters, min_score=lowest)
 
+    def take_relation(self, text: str) -> None:
+        if self.words:
+            self.end_class()
+        try:
+            term = Term(relation=relation_pattern(text))
+        except QueryError as error:
+            raise self.fail(str(error)) from error
+        (self.without if self.negated else self.terms).append(term)
+        self.negated, self.dangling = False, ""
+
     def take_filter(self, field: str, value: str | None) -> None:
         self.dangling = ""
         if not value:
             raise self.fail(f"{field}: needs a name")
-        if field.casefold() in ("source", "model"):
+        if field.casefold() in ("source", "model", "duplicate"):
             field = field.casefold()
         if field == "source":
             self.filters = replace(self.filters, source=value)
         elif field == "model":
             self.filters = replace(self.filters, model=value)
+        elif field == "duplicate":
+            kind: Literal["exact", "near"]
+            if value == "exact":
+                kind = "exact"
+            elif value == "near":
+                kind = "near"
+            else:
+                raise self.fail(f"duplicate: is exact or near, not {value!r}")
+            self.filters = replace(self.filters, duplicates=kind)
         else:
             attributes = (*self.filters.attributes, (field, value))
             self.filters = replace(self.filters, attributes=attributes)
@@ -174,7 +294,7 @@ class _Parser:
         if self.quoted and not name:
             raise self.fail("a class name is empty")
         if name and self.negated:
-            self.without.append(name)
+            self.without.append(Term(name))
         elif name:
             self.terms.append(Term(name, min_boxes))
         elif self.negated:
@@ -190,4 +310,6 @@ class _Parser:
         terms = tuple(dict.fromkeys(self.terms))
         if len(terms) + len(self.without) > MAX_CLASSES:
             raise self.fail(f"more than {MAX_CLASSES} classes; ask for fewer at a time")
-        return replace(self.filters, terms=terms, mode=mode, without=tuple(self.without))
+        return replace(
+            self.filters, terms=terms, mode=mode, without=tuple(dict.fromkeys(self.without))
+        )

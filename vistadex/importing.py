@@ -6,43 +6,49 @@ listing of the pictures: any number of either in flat memory, whatever their ord
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import TypeAlias
 
-import numpy as np
-
-from vistadex.boxes import turn
-from vistadex.catalog import Catalog, reading, writing
+from vistadex.catalog import Catalog, reading, registering, writing
 from vistadex.decoding import PictureSize, read_size
 from vistadex.errors import DecodingError, SourceError, SourceMissingError, UsageError
+from vistadex.fitting import Fitting, Origin, names_in, stated_size
 from vistadex.formats import About, Format, Problems, open_format
+from vistadex.loading import LoadSummary, can_load, load_open_images
+from vistadex.origins import AnnotationOrigin, origin_id, origin_name
 from vistadex.progress import Progress, Silent
 from vistadex.records import (
+    NOMINAL_SIDE,
     AnnotatedImage,
     Annotation,
-    Classification,
     Detections,
     ImageEntry,
     Json,
-    Model,
-    Outcome,
+    Relation,
+    Relations,
     Task,
 )
-from vistadex.sources import Source, Target, named_as_picture, open_source
+from vistadex.sources import Source, Target, named_as_picture, open_source, place_of
 from vistadex.sources.retrying import with_retries
 from vistadex.sources.spool import Spool
 
 HEADER_BYTES = 64 << 10
 """What is read of a picture to learn its size; the whole where its header is longer."""
-OVERHANG = 1.0
-"""A box stays as it is stated where it leaves its picture by no more pixels: rounding does that."""
-_Pair: TypeAlias = tuple[ImageEntry, AnnotatedImage]
+UNSEEN_AT_A_TIME = 2000
+"""Images in one transaction where no picture is read."""
+_Pair: TypeAlias = tuple[ImageEntry, list[AnnotatedImage]]
+"""A picture, and what each origin says of it."""
+
+
+def stem_of(name: str) -> str:
+    """A picture's name without folders and ending."""
+    return name.rsplit("/", 1)[-1].rsplit(".", 1)[0]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -53,6 +59,7 @@ class ImportSummary:
     """Named in the annotations."""
     imported: int = 0
     boxes: int = 0
+    relations: int = 0
     class_names: int = 0
     without_annotation: int = 0
     """Pictures of the source that the annotations don't name."""
@@ -73,6 +80,8 @@ def import_annotations(
     path: str | Path,
     *,
     images: str | Path | None = None,
+    image_url: str | None = None,
+    attributes: Sequence[str] | None = None,
     model: str = "human",
     reference: str | None = None,
     report: Path | None = None,
@@ -87,7 +96,11 @@ def import_annotations(
         format: one of vistadex.formats.FORMATS.
         path: the annotation file, folder or archive, local or in a bucket.
         images: the folder, bucket, archive or manifest with the pictures, as it is indexed; None
-            where the format has a place for them.
+            where the format has a place for them, or is of use without (open-images, class-tables,
+            vrd).
+        image_url: where pictures are shown from that are not at hand: an address with the image's
+            attributes, {image_id} or {key} in it, as https://host/{split}/{image_id}.jpg.
+        attributes: which attributes of images are kept, by name; None: all.
         model: the name under which they stand in the catalog: whose annotations they are.
         reference: for coco-results, the instances file that explains its numbers.
         report: file that gets every problem, one JSON object a line.
@@ -102,13 +115,27 @@ def import_annotations(
         raise UsageError(f"{report}: holds the annotations; choose another --report")
     store = catalog if isinstance(catalog, Catalog) else Catalog(catalog, create=True)
     try:
+        if images is None and chosen.columnar and can_load(path):
+            return _loaded(
+                load_open_images(
+                    path,
+                    catalog=store,
+                    model=model,
+                    image_url=image_url,
+                    attributes=attributes,
+                    report=report,
+                    progress=progress,
+                )
+            )
         with Problems(report) as problems, Spool() as spool:
             pictures = _Pictures.of(chosen, str(path), None if images is None else str(images))
             run = _Import(store, pictures, problems, spool, progress or Silent())
-            run.collect(chosen.read(str(path), problems, reference))
-            run.register(model, chosen.about(str(path)))
+            run.collect(_kept(chosen.read(str(path), problems, reference), attributes, problems))
+            run.register(model, chosen.about(str(path)), image_url)
             run.walk()
+            store.refresh()
             summary = run.summary
+            summary.turned = run.fitting.turned
             summary.problems = dict(problems.counts.most_common())
             summary.first_problems = [str(one) for one in problems.first]
             summary.losses = dict(problems.losses)
@@ -120,33 +147,37 @@ def import_annotations(
     return summary
 
 
-@dataclass(frozen=True, slots=True)
-class AnnotationOrigin:
-    """Whose annotations these are, as an analyzer that has looked at images already."""
-
-    name: str
-    task: Task
-    classes: tuple[str, ...]
-    card: Mapping[str, Json]
-    parameters: Mapping[str, Json] = field(default_factory=dict)
-
-    @property
-    def sha256(self) -> str:
-        """Identity; told from that of a file by its beginning."""
-        return origin_id(self.name, self.task)
-
-    def load(self) -> Model:
-        """Raises UsageError: people can't be called."""
-        raise UsageError(f"{self.name}: is an origin of annotations, expected a model to run")
+def _kept(
+    images: Iterator[AnnotatedImage], names: Sequence[str] | None, problems: Problems
+) -> Iterator[AnnotatedImage]:
+    """The images with those of their attributes alone that are wanted."""
+    for image in images:
+        if names is None:
+            yield image
+            continue
+        for name in image.attributes.keys() - set(names):
+            problems.lose(f"attributes {name!r}, which --attributes leaves out")
+        kept = {name: value for name, value in image.attributes.items() if name in names}
+        yield replace(image, attributes=kept)
 
 
-def origin_id(name: str, task: Task) -> str:
-    """What stands in the catalog in place of a file's SHA-256."""
-    digest = hashlib.sha256(f"{task}/{name}".encode()).hexdigest()
-    return reading.ANNOTATIONS + digest[: 64 - len(reading.ANNOTATIONS)]
+def _loaded(done: LoadSummary) -> ImportSummary:
+    """How a load by column went, as any import."""
+    return ImportSummary(
+        images=done.images,
+        imported=done.images,
+        boxes=done.boxes,
+        relations=done.relations,
+        class_names=done.class_names,
+        problems=done.problems,
+        first_problems=done.first_problems,
+        losses=done.losses,
+        report=done.report,
+        seconds=done.seconds,
+    )
 
 
-def _need_no_file(known: Sequence[reading.Analyzer], name: str) -> None:
+def _need_no_file(known: Sequence[registering.KnownAnalyzer], name: str) -> None:
     """Raises: UsageError where a model of that name has looked itself: the two would be mixed."""
     if any(one.name == name and not one.sha256.startswith(reading.ANNOTATIONS) for one in known):
         raise UsageError(f"--model {name}: is a model that has looked at images; choose another")
@@ -156,11 +187,16 @@ def _need_no_file(known: Sequence[reading.Analyzer], name: str) -> None:
 class _Pictures:
     """Where the pictures are, and how an annotation's file name becomes a key there."""
 
-    source: Source
+    uri: str
+    """Address of the source."""
+    source: Source | None
+    """None where the pictures are not at hand."""
     prefix: str = ""
     """What keys have before the file names."""
     below: str = ""
     """What file names have before the keys."""
+    by_stem: bool = False
+    """Whether a file name stands for a picture of that name in any folder, with any ending."""
 
     @classmethod
     def of(cls, chosen: Format, path: str, images: str | None) -> _Pictures:
@@ -169,25 +205,36 @@ class _Pictures:
         Raises: UsageError where neither says it.
         """
         root = chosen.root(path)
+        if images is None and chosen.pictures_optional:
+            return cls(place_of(path), None)
         if images is None and chosen.below_path:
-            return cls(open_source(root))
+            return cls.at(open_source(root))
         if images is None and chosen.pictures is not None:
             source = open_source(root)
             if isinstance(source, Target):
-                return cls(open_source(f"{source.uri}/{chosen.pictures}"))
-            return cls(source, prefix=chosen.pictures + "/")
+                return cls.at(open_source(f"{source.uri}/{chosen.pictures}"))
+            return cls.at(source, prefix=chosen.pictures + "/")
         if images is None:
             raise UsageError(f"{path}: does not say where its pictures are; add --images SOURCE")
         source = open_source(images)
         top = open_source(root).uri + "/" if chosen.below_path else ""
         if top and source.uri.startswith(top):
-            return cls(source, below=source.uri[len(top) :] + "/")
-        return cls(source)
+            return cls.at(source, below=source.uri[len(top) :] + "/")
+        return cls.at(source, by_stem=chosen.pictures_optional)
+
+    @classmethod
+    def at(
+        cls, source: Source, *, prefix: str = "", below: str = "", by_stem: bool = False
+    ) -> _Pictures:
+        """Those of a source."""
+        return cls(source.uri, source, prefix, below, by_stem)
 
     def key(self, file_name: str) -> str | None:
         """The key of an annotation's picture; None where it lies outside of the source."""
         if "://" in file_name:
-            return file_name.removeprefix(self.source.uri.rstrip("/") + "/")
+            return file_name.removeprefix(self.uri.rstrip("/") + "/")
+        if self.by_stem:
+            return stem_of(file_name)
         name = file_name.removeprefix("./")
         if not name.startswith(self.below):
             return None
@@ -208,41 +255,43 @@ class _Import:
         self.catalog, self.pictures, self.problems = catalog, pictures, problems
         self.spool, self.progress = spool, progress
         self.summary = ImportSummary()
-        self.names: dict[Task, set[str]] = {"detector": set(), "classifier": set()}
-        self.said: set[Task] = set()
-        self.registered: dict[Task, writing.RegisteredAnalyzer] = {}
-        self.index: dict[Task, dict[str, int]] = {}
+        self.names: dict[Origin, set[str]] = {}
+        """Classes by who names them, and how."""
+        self.registered: dict[Origin, registering.RegisteredAnalyzer] = {}
+        self.index: dict[Origin, dict[str, int]] = {}
+        self.fitting = Fitting(self.index, problems)
         self.source_id = 0
 
     def collect(self, images: Iterator[AnnotatedImage]) -> None:
         """Reads all annotations into the spool."""
         for image in images:
-            self.summary.images += 1
-            if image.boxes is not None:
-                self.said.add("detector")
-                self.names["detector"].update(box.class_name for box in image.boxes)
-            if image.classes is not None:
-                self.said.add("classifier")
-                self.names["classifier"].update(image.classes)
+            self.summary.images += not image.origin
+            for task, names in names_in(image).items():
+                self.names.setdefault(Origin(image.origin, task), set()).update(names)
             key = self.pictures.key(image.file_name)
             if key is None:
                 self.problems.lose("images of other folders than --images")
                 continue
             self.spool.add(key, _to_json(image))
-        self.summary.class_names = len(self.names["detector"] | self.names["classifier"])
+        self.summary.class_names = len(set[str]().union(*self.names.values()))
 
-    def register(self, model: str, about: About) -> None:
+    def register(self, model: str, about: About, image_url: str | None) -> None:
         """Enters the source, and who says what, into the catalog."""
         with self.catalog.writing() as connection:
-            _need_no_file(reading.all_analyzers(connection), model)
-            self.source_id = writing.register_source(connection, self.pictures.source.uri)
-            for task in sorted(self.said):
-                names = tuple(sorted(self.names[task]))
-                known = reading.model_card(connection, origin_id(model, task))
-                card = self._card(known, model, task, about)
-                origin = AnnotationOrigin(model, task, names, card)
-                self.registered[task] = writing.register_analyzer(connection, origin)
-                self.index[task] = {name: i for i, name in enumerate(names)}
+            _need_no_file(registering.all_analyzers(connection), model)
+            uri = self.pictures.uri
+            self.source_id = registering.register_source(connection, uri, image_url)
+            for one in sorted(self.names):
+                names = tuple(sorted(self.names[one]))
+                name = origin_name(model, one.name)
+                known = reading.model_card(connection, origin_id(name, one.task))
+                card = self._card(known, name, one.task, about)
+                origin = AnnotationOrigin(name, one.task, names, card)
+                self.registered[one] = registering.register_analyzer(connection, origin)
+                self.index[one] = {name: i for i, name in enumerate(names)}
+            registering.describe_classes(
+                connection, about.external_ids, about.descriptions, about.parents
+            )
 
     def _card(
         self, known: Mapping[str, Json], model: str, task: Task, about: About
@@ -271,18 +320,57 @@ class _Import:
         )
 
     def walk(self) -> None:
-        """Goes through pictures and annotations together, in key order."""
-        rows = self.spool.groups()
+        """Goes through pictures and annotations together, in key order.
+
+        Raises: SourceError where the pictures can't be listed.
+        """
+        if self.pictures.source is None:
+            self._walk_unseen()
+        elif self.pictures.by_stem:
+            with Spool() as by_key:
+                self._find_by_stem(self.pictures.source, by_key)
+                self._walk_pictures(self.pictures.source, by_key)
+        else:
+            self._walk_pictures(self.pictures.source, self.spool)
+
+    def _walk_unseen(self) -> None:
+        """Takes annotations whose pictures are not at hand."""
+        groups = self.spool.groups()
+        while some := list(islice(groups, UNSEEN_AT_A_TIME)):
+            self._take([(ImageEntry(key, None, ""), self._said(values)) for key, values in some])
+            self._report()
+
+    def _find_by_stem(self, source: Source, by_key: Spool) -> None:
+        """Puts the annotations of each picture under its key, where they name it by its stem."""
+        with Spool() as keys:
+            for page in source.pages():
+                for entry in page:
+                    if named_as_picture(entry.key):
+                        keys.add(stem_of(entry.key), entry.key)
+            there = keys.groups()
+            current = next(there, None)
+            for stem, values in self.spool.groups():
+                while current is not None and current[0] < stem:
+                    current = next(there, None)
+                if current is None or current[0] != stem:
+                    self._no_picture(stem, values)
+                    continue
+                for key in current[1]:
+                    for value in values:
+                        by_key.add(key, value)
+
+    def _walk_pictures(self, source: Source, spool: Spool) -> None:
+        rows = spool.groups()
         current = next(rows, None)
         listed = 0
-        for page in self.pictures.source.pages():
+        for page in source.pages():
             pairs: list[_Pair] = []
             for entry in page:
                 while current is not None and current[0] < entry.key:
                     self._no_picture(*current)
                     current = next(rows, None)
                 if current is not None and current[0] == entry.key:
-                    pairs.append((entry, self._only(current[1])))
+                    pairs.append((entry, self._said(current[1])))
                     current = next(rows, None)
                 else:
                     self.summary.without_annotation += named_as_picture(entry.key)
@@ -290,8 +378,7 @@ class _Import:
             listed += len(page)
             self._report()
         if not listed:
-            uri = self.pictures.source.uri
-            raise SourceMissingError(f"{uri}: no files found; check --images")
+            raise SourceMissingError(f"{source.uri}: no files found; check --images")
         while current is not None:
             self._no_picture(*current)
             current = next(rows, None)
@@ -304,10 +391,17 @@ class _Import:
             failed=self.problems.counts["no-picture"] + self.problems.counts["bad-picture"],
         )
 
-    def _only(self, values: Sequence[str]) -> AnnotatedImage:
+    def _said(self, values: Sequence[str]) -> list[AnnotatedImage]:
+        """What each origin says of an image."""
+        by_origin: dict[str, list[AnnotatedImage]] = {}
+        for image in map(_from_json, values):
+            by_origin.setdefault(image.origin, []).append(image)
+        return [self._only(images) for images in by_origin.values()]
+
+    def _only(self, images: Sequence[AnnotatedImage]) -> AnnotatedImage:
         """The one thing that is said of an image; the last where it is named more than once."""
-        image = _from_json(values[-1])
-        for earlier in map(_from_json, values[:-1]):
+        image = images[-1]
+        for earlier in images[:-1]:
             self.problems.add(
                 "same-picture",
                 earlier.place,
@@ -318,11 +412,11 @@ class _Import:
         return image
 
     def _no_picture(self, key: str, values: Sequence[str]) -> None:
-        image = self._only(values)
+        image = self._said(values)[0]
         self.problems.add(
             "no-picture",
             image.place,
-            found=f"no picture {key!r} in {self.pictures.source.uri}",
+            found=f"no picture {key!r} in {self.pictures.uri}",
             expected="the name of a picture that is there",
             cure="check --images, or add the picture",
         )
@@ -330,20 +424,27 @@ class _Import:
     def _take(self, pairs: Sequence[_Pair]) -> None:
         """Enters the annotations of a page of pictures, in one transaction."""
         sizes = self._sizes(pairs)
+        seen = self.pictures.source is not None
         outcomes = [
             outcome
-            for (entry, image), size in zip(pairs, sizes, strict=True)
-            if size is not None and (outcome := self._outcome(entry, image, size)) is not None
+            for (entry, images), size in zip(pairs, sizes, strict=True)
+            if size is not None
+            and (outcome := self.fitting.outcome(entry, images, size, seen=seen)) is not None
         ]
         if not outcomes:
             return
-        analyzers = [self.registered[task] for task in sorted(self.said)]
-        with self.catalog.writing() as connection:
-            writing.write_annotations(connection, self.source_id, analyzers, outcomes)
+        analyzers = list(self.registered.values())
+        self.catalog.transaction(
+            lambda connection: writing.write_annotations(
+                connection, self.source_id, analyzers, outcomes
+            )
+        )
         self.summary.imported += len(outcomes)
-        for outcome in outcomes:
-            for result in outcome.results:
-                self.summary.boxes += len(result.scores) if isinstance(result, Detections) else 0
+        for result in (one for outcome in outcomes for one in outcome.results):
+            if isinstance(result, Detections):
+                self.summary.boxes += len(result.scores)
+            elif isinstance(result, Relations):
+                self.summary.relations += len(result.relations)
 
     def _sizes(self, pairs: Sequence[_Pair]) -> list[PictureSize | None]:
         """The size of each picture: as the catalog knows it, else from its header."""
@@ -351,116 +452,56 @@ class _Import:
             keys = [entry.key for entry, _ in pairs]
             known = reading.known_sizes(connection, self.source_id, keys)
 
-        def size(pair: _Pair) -> PictureSize | str:
-            entry, image = pair
-            version, width, height = known.get(entry.key, ("", 0, 0))
-            if width and version == entry.version and _says(image) in (None, (width, height)):
-                return PictureSize(width, height, 1, width, height)
-            return _read_size(self.pictures.source, entry)
+        source = self.pictures.source
+        if source is None:
+            return [_unseen_size(images, known.get(entry.key)) for entry, images in pairs]
 
-        threads = self.pictures.source.read_ahead
+        def size(pair: _Pair) -> PictureSize | str:
+            entry, images = pair
+            version, width, height = known.get(entry.key, ("", 0, 0))
+            stated = {stated_size(image) for image in images} - {None}
+            if width and version == entry.version and stated <= {(width, height)}:
+                return PictureSize(width, height, 1, width, height)
+            return _read_size(source, entry)
+
+        threads = source.read_ahead
         if threads:
             with ThreadPoolExecutor(threads) as pool:
                 found = list(pool.map(size, pairs))
         else:
             found = list(map(size, pairs))
-        return [self._good(*pair, one) for pair, one in zip(pairs, found, strict=True)]
+        return [self._good(source, *pair, one) for pair, one in zip(pairs, found, strict=True)]
 
     def _good(
-        self, entry: ImageEntry, image: AnnotatedImage, size: PictureSize | str
+        self,
+        source: Source,
+        entry: ImageEntry,
+        images: Sequence[AnnotatedImage],
+        size: PictureSize | str,
     ) -> PictureSize | None:
         if not isinstance(size, str):
             return size
         self.problems.add(
             "bad-picture",
-            image.place,
-            found=f"{self.pictures.source.image_uri(entry.key)}: {size}",
+            images[0].place,
+            found=f"{source.image_uri(entry.key)}: {size}",
             expected="a picture whose size can be read",
             cure="restore the picture and import again",
         )
         return None
 
-    def _outcome(
-        self, entry: ImageEntry, image: AnnotatedImage, size: PictureSize
-    ) -> Outcome | None:
-        """What the catalog gets; None where the annotation is of another picture."""
-        boxes = None if image.boxes is None else self._in_pixels(image, size)
-        if image.boxes is not None and boxes is None:
-            return None
-        results = {
-            "detector": None if boxes is None else self._detections(boxes),
-            "classifier": None if image.classes is None else self._classification(image.classes),
-        }
-        entry = replace(entry, attributes=dict(image.attributes))
-        ordered = tuple(results[task] for task in sorted(self.said))
-        return Outcome(entry, size.width, size.height, ordered)
 
-    def _in_pixels(self, image: AnnotatedImage, size: PictureSize) -> list[Annotation] | None:
-        """The boxes in pixels of the upright picture; None where they are for another size."""
-        boxes = image.boxes or ()
-        corners = np.array([box.box_xyxy for box in boxes], np.float64).reshape(-1, 4)
-        stated, upright = _says(image), (size.width, size.height)
-        if image.relative:
-            corners *= np.array(upright * 2)
-        elif stated not in (None, upright):
-            if size.orientation < 5 or stated != (size.stored_width, size.stored_height):
-                self._other_size(image, size)
-                return None
-            corners = turn(corners, size.orientation, *stated)
-            self.summary.turned += 1
-        return [
-            replace(box, box_xyxy=inside)
-            for box, corner in zip(boxes, corners.tolist(), strict=True)
-            if (inside := self._inside(image, box, corner, upright)) is not None
-        ]
-
-    def _other_size(self, image: AnnotatedImage, size: PictureSize) -> None:
-        self.problems.add(
-            "other-size",
-            image.place,
-            found=f"boxes for a picture of {image.width} x {image.height} pixels",
-            expected=f"{size.width} x {size.height}, the size of {image.file_name}",
-            cure="scale the boxes, or restore the picture that was annotated",
-        )
-
-    def _inside(
-        self,
-        image: AnnotatedImage,
-        box: Annotation,
-        corners: list[float],
-        size_wh: tuple[int, int],
-    ) -> tuple[float, float, float, float] | None:
-        """A box, cut off where it leaves the picture; None where nothing is left of it."""
-        width, height = size_wh
-        x0, y0, x1, y1 = corners
-        cut = (max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height)))
-        empty = cut[0] >= cut[2] or cut[1] >= cut[3]
-        if not empty and max(-x0, -y0, x1 - width, y1 - height) <= OVERHANG:
-            return x0, y0, x1, y1
-        self.problems.add(
-            "outside" if empty else "cut-off",
-            image.place,
-            found=f"{box.class_name} at {', '.join(f'{one:g}' for one in corners)}",
-            expected=f"a box within {width} x {height} pixels",
-            cure="it was left out; mend it" if empty else "it was cut off there; mend it",
-        )
-        return None if empty else cut
-
-    def _detections(self, boxes: list[Annotation]) -> Detections:
-        index = self.index["detector"]
-        ordered = sorted(boxes, key=lambda box: -box.score)
-        return Detections(
-            np.array([box.box_xyxy for box in ordered], np.float64).reshape(-1, 4),
-            np.array([box.score for box in ordered], np.float64),
-            np.array([index[box.class_name] for box in ordered], np.int64),
-            [box.flags for box in ordered],
-            [box.attributes for box in ordered],
-        )
-
-    def _classification(self, names: Sequence[str]) -> Classification:
-        index = self.index["classifier"]
-        ids = np.array([index[name] for name in dict.fromkeys(names)], np.int64)
-        return Classification(np.ones(len(ids), np.float32), ids)
+def _unseen_size(
+    images: Sequence[AnnotatedImage], known: tuple[str, int, int] | None
+) -> PictureSize:
+    """The frame of boxes in a picture that is not at hand: as known, as stated, or nominal."""
+    stated = [(one.width, one.height) for one in images if one.width and one.height]
+    width, height = stated[0] if stated else (0, 0)
+    if any(one.relative for one in images):
+        width, height = NOMINAL_SIDE, NOMINAL_SIDE
+    if known is not None:
+        width, height = known[1:]
+    return PictureSize(width or 0, height or 0, 1, width or 0, height or 0)
 
 
 def _merged(old: Json, new: Json) -> Json:
@@ -470,13 +511,6 @@ def _merged(old: Json, new: Json) -> Json:
     if isinstance(old, list) and isinstance(new, list):
         return old + [one for one in new if one not in old]
     return new
-
-
-def _says(image: AnnotatedImage) -> tuple[int, int] | None:
-    """The size that the annotation states, where its boxes depend on it."""
-    if image.boxes is None or image.relative or image.width is None or image.height is None:
-        return None
-    return image.width, image.height
 
 
 def _read_size(source: Source, entry: ImageEntry) -> PictureSize | str:
@@ -496,8 +530,9 @@ def _read_size(source: Source, entry: ImageEntry) -> PictureSize | str:
 
 def _to_json(image: AnnotatedImage) -> str:
     values = {name: getattr(image, name) for name in image.__slots__}
-    if image.boxes is not None:
-        values["boxes"] = [[getattr(box, name) for name in box.__slots__] for box in image.boxes]
+    for name in ("boxes", "relations"):
+        if values[name] is not None:
+            values[name] = [[getattr(one, part) for part in one.__slots__] for one in values[name]]
     return json.dumps(values, ensure_ascii=False)
 
 
@@ -506,6 +541,12 @@ def _from_json(text: str) -> AnnotatedImage:
     if values["boxes"] is not None:
         boxes = values["boxes"]
         values["boxes"] = tuple(Annotation(name, tuple(box), *more) for name, box, *more in boxes)
-    if values["classes"] is not None:
-        values["classes"] = tuple(values["classes"])
+    for name in ("classes", "class_scores"):
+        if values[name] is not None:
+            values[name] = tuple(values[name])
+    if values["relations"] is not None:
+        values["relations"] = tuple(
+            Relation(s, p, o, tuple(a) if a else None, tuple(b) if b else None, score)
+            for s, p, o, a, b, score in values["relations"]
+        )
     return AnnotatedImage(**values)

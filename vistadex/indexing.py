@@ -134,6 +134,7 @@ def index(
         with closing(engine.run(process_shard, run.shards(opened))) as results:
             for shard, outcomes in results:
                 run.commit(shard, outcomes)
+        store.refresh()
     finally:
         if store is not catalog:
             store.close()

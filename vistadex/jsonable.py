@@ -28,6 +28,61 @@ FoundBox = TypedDict(
 )
 FoundBox.__doc__ = "A box: [x0, y0, x1, y1] in pixels of the upright picture; what else is known."
 
+
+class FoundRelation(TypedDict):
+    """A relation in one image; boxes in pixels of the upright picture, null where not known."""
+
+    subject: str
+    predicate: str
+    object: str
+    score: float
+    subject_box: Box | None
+    object_box: Box | None
+    model: str
+
+
+class RelationCount(TypedDict):
+    """A relation type with how many images and triplets have it."""
+
+    subject: str
+    predicate: str
+    object: str
+    images: int
+    relations: int
+
+
+class PredicateCount(TypedDict):
+    """A predicate with how many images and triplets have it."""
+
+    predicate: str
+    images: int
+    relations: int
+
+
+ImagesOfClass = TypedDict("ImagesOfClass", {"class": str, "images": int})
+ImagesOfClass.__doc__ = "How many images of a result have the class."
+
+
+class ImagesOfPredicate(TypedDict):
+    """How many images of a result have a relation with the predicate."""
+
+    predicate: str
+    images: int
+
+
+class Facets(TypedDict):
+    """What is in the images that a query finds; `scores` and `box_sizes` have 20 bins of 0.05.
+
+    Scores count images by their mean best score, sizes boxes by the square root of their share.
+    """
+
+    images: int
+    classes: list[ImagesOfClass]
+    predicates: list[ImagesOfPredicate]
+    scores: list[int]
+    box_sizes: list[int]
+
+
 ClassCount = TypedDict("ClassCount", {"class": str, "images": int, "boxes": int})
 ClassCount.__doc__ = "A class with how many images and boxes have it."
 
@@ -45,6 +100,8 @@ class SearchResult(TypedDict):
     status: str
     classes: list[FoundClass]
     boxes: list[FoundBox]
+    relations: list[FoundRelation]
+    image_url: str | None
     cursor: str
 
 
@@ -77,6 +134,9 @@ class Image(TypedDict):
     models: list[str]
     classes: list[FoundClass]
     boxes: list[FoundBox]
+    relations: list[FoundRelation]
+    absent: list[str]
+    image_url: str | None
 
 
 class ClassList(TypedDict):
@@ -150,6 +210,8 @@ def search_result(result: catalog.SearchResult) -> SearchResult:
         "status": found.status,
         "classes": _classes(found.classes),
         "boxes": _boxes(found.boxes),
+        "relations": _relations(found.relations),
+        "image_url": found.image_url,
         "cursor": result.cursor,
     }
 
@@ -184,6 +246,36 @@ def image(found: catalog.IndexedImage) -> Image:
         "models": list(found.models),
         "classes": _classes(found.classes),
         "boxes": _boxes(found.boxes),
+        "relations": _relations(found.relations),
+        "absent": list(found.absent),
+        "image_url": found.image_url,
+    }
+
+
+def relation_count(one: catalog.RelationCount) -> RelationCount:
+    """A relation type with its counts."""
+    return {
+        "subject": one.subject,
+        "predicate": one.predicate,
+        "object": one.object,
+        "images": one.images,
+        "relations": one.relations,
+    }
+
+
+def predicate_count(one: catalog.PredicateCount) -> PredicateCount:
+    """A predicate with its counts."""
+    return {"predicate": one.predicate, "images": one.images, "relations": one.relations}
+
+
+def facets(found: catalog.QueryFacets) -> Facets:
+    """What is in the images of a result."""
+    return {
+        "images": found.images,
+        "classes": [{"class": name, "images": number} for name, number in found.classes],
+        "predicates": [{"predicate": name, "images": number} for name, number in found.predicates],
+        "scores": list(found.scores),
+        "box_sizes": list(found.box_sizes),
     }
 
 
@@ -248,6 +340,21 @@ def _classes(found: Sequence[catalog.FoundClass]) -> list[FoundClass]:
     return [{"class": one.class_name, "score": one.score, "boxes": one.boxes} for one in found]
 
 
+def _relations(found: Sequence[catalog.FoundRelation]) -> list[FoundRelation]:
+    return [
+        {
+            "subject": one.subject,
+            "predicate": one.predicate,
+            "object": one.object,
+            "score": one.score,
+            "subject_box": None if one.subject_xyxy is None else _rounded(one.subject_xyxy),
+            "object_box": None if one.object_xyxy is None else _rounded(one.object_xyxy),
+            "model": one.model,
+        }
+        for one in found
+    ]
+
+
 def _boxes(found: Sequence[catalog.FoundBox]) -> list[FoundBox]:
     return [_box(one) for one in found]
 
@@ -260,7 +367,7 @@ def _box(found: catalog.FoundBox) -> FoundBox:
         "model": found.model,
     }
     if found.flags:
-        box["flags"] = found.flags
+        box["flags"] = dict(found.flags)
     if found.attributes:
         box["attributes"] = found.attributes
     return box

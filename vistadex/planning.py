@@ -10,9 +10,10 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
-from vistadex.catalog import Catalog, reading, writing
+from vistadex.catalog import Catalog, Connection, reading, registering, writing
 from vistadex.engines.local import cores
 from vistadex.errors import SourceError, SourceMissingError
 from vistadex.progress import Progress
@@ -35,7 +36,7 @@ class Run:
     only: Only
     prune: bool
     progress: Progress
-    registered: list[writing.RegisteredAnalyzer] = field(default_factory=list)
+    registered: list[registering.RegisteredAnalyzer] = field(default_factory=list)
     source_ids: dict[str, int] = field(default_factory=dict)
     listed: int = 0
     listing: bool = True
@@ -48,12 +49,15 @@ class Run:
 
     def register(self, sources: Sequence[Source]) -> None:
         """Enters sources and analyzers into the catalog."""
-        with self.catalog.writing() as connection:
+
+        def work(connection: Connection) -> None:
             for source in sources:
-                self.source_ids[source.uri] = writing.register_source(connection, source.uri)
+                self.source_ids[source.uri] = registering.register_source(connection, source.uri)
             self.registered = [
-                writing.register_analyzer(connection, analyzer) for analyzer in self.analyzers
+                registering.register_analyzer(connection, analyzer) for analyzer in self.analyzers
             ]
+
+        self.catalog.transaction(work)
 
     def shards(self, sources: Sequence[Source]) -> Iterator[Shard]:
         """All work, cut into shards while it is being listed.
@@ -159,19 +163,24 @@ class Run:
 
     def _mark_vanished(self, gone: Sequence[reading.KnownImage], hidden: Sequence[str]) -> None:
         """What the listing left out is gone, unless its folder could not be read."""
-        gone = [one for one in gone if not one.key.startswith(tuple(hidden))]
+        gone = [
+            one for one in gone if not one.key.startswith(tuple(hidden)) and one.status != "unseen"
+        ]
         folders = [one.id for one in gone if one.key.endswith("/")]  # they can be read again
         ids = [one.id for one in gone if not one.key.endswith("/")]
         if not gone:
             return
         self.vanished += len(ids)
-        with self.catalog.writing() as connection:
+
+        def work(connection: Connection) -> int:
             writing.delete_images(connection, folders)
             # What people have annotated can't be found again by looking at a picture.
             kept = set(ids) if not self.prune else reading.annotated(connection, ids)
             writing.delete_images(connection, [id_ for id_ in ids if id_ not in kept])
             writing.set_status(connection, sorted(kept), "vanished")
-        self.pruned += len(ids) - len(kept)
+            return len(ids) - len(kept)
+
+        self.pruned += self.catalog.transaction(work)
 
     def _bring_back(self, matches: Sequence[tuple[ImageEntry, reading.KnownImage | None]]) -> None:
         """Images that were marked as vanished and are there again, with the same bytes."""
@@ -185,8 +194,7 @@ class Run:
                 and (known.reason is None) == (status == "ok")
             ]
             if ids:
-                with self.catalog.writing() as connection:
-                    writing.set_status(connection, ids, status)
+                self.catalog.transaction(partial(writing.set_status, image_ids=ids, status=status))
 
     def _describe(self, matches: Sequence[tuple[ImageEntry, reading.KnownImage | None]]) -> None:
         """Enters what a manifest says anew about images that are known."""
@@ -198,14 +206,16 @@ class Run:
             and not entry.attributes.items() <= (known.attributes or {}).items()
         }
         if changed:
-            with self.catalog.writing() as connection:
-                writing.set_attributes(connection, changed)
+            self.catalog.transaction(partial(writing.set_attributes, attributes=changed))
 
     def commit(self, shard: Shard, outcomes: Sequence[Outcome]) -> None:
         """Enters a shard's outcomes in one transaction."""
-        with self.catalog.writing() as connection:
-            source_id = self.source_ids[shard.source_uri]
-            writing.write_outcomes(connection, source_id, self.registered, outcomes)
+        source_id = self.source_ids[shard.source_uri]
+        self.catalog.transaction(
+            lambda connection: writing.write_outcomes(
+                connection, source_id, self.registered, outcomes
+            )
+        )
         reasons = Counter(one.failure.reason for one in outcomes if one.failure is not None)
         self.failures.update(reasons)
         self.indexed += len(outcomes) - reasons.total()

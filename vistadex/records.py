@@ -23,8 +23,9 @@ Pixels: TypeAlias = NDArray[np.uint8]
 Json: TypeAlias = "str | int | float | bool | Sequence[Json] | Mapping[str, Json] | None"
 Flags: TypeAlias = Mapping[str, bool]
 """What is said of a box, by names of FLAGS; a name that is absent is unknown."""
-Task: TypeAlias = Literal["detector", "classifier", "embedder"]
+Task: TypeAlias = Literal["detector", "classifier", "embedder", "relater"]
 TASKS: tuple[Task, ...] = ("detector", "classifier", "embedder")
+"""What models of pictures do; relations come from boxes or from people."""
 
 SCORE_SCALE = 1_000_000
 """Scores are stored as whole millionths: exact to compare, and three bytes instead of eight."""
@@ -34,6 +35,10 @@ def stored_score(score: float) -> int:
     """A score in [0, 1] as it stands in the catalog."""
     return round(score * SCORE_SCALE)
 
+
+NOMINAL_SIDE = 1_000_000
+"""Width and height of an image that was never read and whose boxes are fractions of its sides:
+they stand in the catalog as millionths."""
 
 FLAGS = ("crowd", "difficult", "truncated", "occluded", "depiction", "inside")
 """What annotation files say of a box with yes or no. crowd: COCO's iscrowd, Open Images' IsGroupOf.
@@ -161,6 +166,24 @@ class Annotation:
     """What else the file says of the box: id, area, pose."""
 
 
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """A triplet in one image: the subject does something to the object, as `Person, rides, Horse`.
+
+    An attribute is the object of "is": `Table, is, Wooden`, with the same box twice.
+    """
+
+    subject: str
+    """A class name."""
+    predicate: str
+    object: str
+    """A class name."""
+    subject_xyxy: tuple[float, float, float, float] | None = None
+    """Like Annotation.box_xyxy; None where only the classes are known."""
+    object_xyxy: tuple[float, float, float, float] | None = None
+    score: float = 1.0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnnotatedImage:
     """What an annotation file says of one image."""
@@ -178,11 +201,25 @@ class AnnotatedImage:
     """None where the file says nothing about boxes; () where it says that there are none."""
     classes: tuple[str, ...] | None = None
     """Names of the whole image; None where the file says nothing about that."""
+    class_scores: tuple[float, ...] = ()
+    """One for each of classes, or none at all where each is 1; 0: it was looked for, and is not
+    there."""
+    relations: tuple[Relation, ...] | None = None
+    """None where the file says nothing about relations."""
+    origin: str = ""
+    """Whose this is, where a file tells several apart: "machine"; "" for the one the user names."""
     attributes: Mapping[str, Json] = field(default_factory=dict)
     """What else the file says of the image: id, split, license."""
 
 
-Result: TypeAlias = Detections | Classification | Embedding
+@dataclass(frozen=True, slots=True)
+class Relations:
+    """How things in one image relate to each other, by falling score."""
+
+    relations: tuple[Relation, ...]
+
+
+Result: TypeAlias = Detections | Classification | Embedding | Relations
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +236,12 @@ class Outcome:
     failure: Failure | None = None
     warning: str = ""
     """What is wrong with an image that has results all the same: only a part was readable."""
+    seen: bool = True
+    """Whether the picture itself was there; if not, only annotations tell of it."""
+    content_hash: bytes | None = None
+    """BLAKE2b of the file's bytes, 16 bytes long."""
+    perceptual_hash: int | None = None
+    """64 bits of what the picture looks like, as a signed number."""
 
 
 class Model(Protocol):

@@ -33,6 +33,8 @@ EXTRAS: Mapping[str, str] = {
     "pillow_heif": "heif",
     "ai_edge_litert": "litert",
     "openvino": "openvino",
+    "psycopg": "postgres",
+    "pymysql": "mysql",
 }
 """The extra of this package that installs a library, by its first import name."""
 

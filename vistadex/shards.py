@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from vistadex.decoding import decode, use_one_thread
+from vistadex.decoding import content_hash, decode, perceptual_hash, use_one_thread
 from vistadex.errors import DecodingError, VistadexError
 from vistadex.records import Analyzer, DecodedImage, Failure, ImageEntry, Model, Outcome, Result
 from vistadex.sources import Source, open_source, read_images
@@ -62,57 +62,88 @@ def process_shard(shard: Shard) -> Generator[Outcome, None, None]:
         budget_bytes=shard.limits.read_ahead_bytes,
         max_file_bytes=shard.limits.max_file_bytes,
     )
-    batch: list[tuple[ImageEntry, DecodedImage]] = []
+    batch: list[_Picture] = []
     for entry, content in images:
-        decoded = _decode(content, loaded, shard.limits)
-        if isinstance(decoded, Failure):
-            yield Outcome(entry, failure=decoded)
+        picture = _decode(entry, content, loaded, shard.limits)
+        if isinstance(picture, Outcome):
+            yield picture
             continue
-        batch.append((entry, decoded))
+        batch.append(picture)
         if len(batch) >= batch_size:
             yield from _analyze(batch, loaded)
             batch = []
     yield from _analyze(batch, loaded)
 
 
+@dataclass(frozen=True, slots=True)
+class _Picture:
+    """One image between reading and analyzing: its bytes are no longer held."""
+
+    entry: ImageEntry
+    decoded: DecodedImage
+    content_hash: bytes
+    perceptual_hash: int | None
+
+
 def _decode(
-    data: bytes | Failure, loaded: Sequence[Model], limits: Limits
-) -> DecodedImage | Failure:
+    entry: ImageEntry, data: bytes | Failure, loaded: Sequence[Model], limits: Limits
+) -> _Picture | Outcome:
+    """The picture, or the outcome of an image that is none."""
     if isinstance(data, Failure):
-        return data
+        return Outcome(entry, failure=data)
+    content = content_hash(data)
     try:
-        return decode(
+        decoded = decode(
             data,
             min_long_side=max(model.min_long_side for model in loaded),
             min_short_side=max(model.min_short_side for model in loaded),
             max_pixels=limits.max_pixels,
             allow_truncated=limits.allow_truncated,
         )
+        # The missing part of a broken picture is grey: all of them look alike there.
+        looks = None if decoded.damage else perceptual_hash(decoded.pixels)
     except DecodingError as error:
-        return Failure(error.reason, str(error))
+        failure = Failure(error.reason, str(error))
     except Exception as error:  # the shard's border: one image must not stop the others
-        return _internal(error)
+        failure = _internal(error)
+    else:
+        return _Picture(entry, decoded, content, looks)
+    return Outcome(entry, failure=failure, content_hash=content)
 
 
-def _analyze(
-    batch: Sequence[tuple[ImageEntry, DecodedImage]], loaded: Sequence[Model]
-) -> Iterator[Outcome]:
+def _analyze(batch: Sequence[_Picture], loaded: Sequence[Model]) -> Iterator[Outcome]:
     """Outcomes of decoded images; where a batch fails, each image is tried alone."""
     if not batch:
         return
-    pictures = [decoded for _, decoded in batch]
+    pictures = [one.decoded for one in batch]
     try:
         by_model: list[list[Result]] = [model.analyze(pictures) for model in loaded]
     except Exception as error:  # the shard's border: one image must not stop the others
         if len(batch) == 1:
-            yield Outcome(batch[0][0], failure=_internal(error))
+            yield _outcome(batch[0], failure=_internal(error))
             return
         for one in batch:
             yield from _analyze([one], loaded)
         return
-    for i, (entry, decoded) in enumerate(batch):
-        results = tuple(results[i] for results in by_model)
-        yield Outcome(entry, decoded.width, decoded.height, results, warning=decoded.damage)
+    for i, one in enumerate(batch):
+        yield _outcome(one, results=tuple(results[i] for results in by_model))
+
+
+def _outcome(
+    picture: _Picture, *, results: tuple[Result, ...] = (), failure: Failure | None = None
+) -> Outcome:
+    """What is known of a picture: a failed one has no size, as its results are missing too."""
+    decoded = picture.decoded
+    return Outcome(
+        picture.entry,
+        width=0 if failure else decoded.width,
+        height=0 if failure else decoded.height,
+        results=results,
+        failure=failure,
+        warning="" if failure else decoded.damage,
+        content_hash=picture.content_hash,
+        perceptual_hash=picture.perceptual_hash,
+    )
 
 
 def _internal(error: Exception) -> Failure:

@@ -15,6 +15,7 @@ from vistadex.errors import SourceMissingError
 from vistadex.records import (
     DecodedImage,
     Detections,
+    DoubleArray,
     ImageEntry,
     Json,
     Pixels,
@@ -116,6 +117,185 @@ def scene_jpeg(
     """draw_scene() as a JPEG file."""
     return encode_jpeg(draw_scene(squares, size_wh), quality=95)
 
+
+@dataclass(frozen=True)
+class DrawnScene:
+    """Boxes drawn in text, and every relation that they should have."""
+
+    name: str
+    drawing: str
+    """A letter for each box, which reaches over all places that have it; a dot for none."""
+    related: frozenset[str]
+    """As "a on b"; a symmetric one as its letters stand in the alphabet."""
+
+    @property
+    def letters(self) -> tuple[str, ...]:
+        """One for each box, sorted."""
+        return tuple(sorted(set(self.drawing) - set(". \n")))
+
+    @property
+    def size_wh(self) -> tuple[int, int]:
+        """Columns and rows of the drawing."""
+        return len(self._rows[0]), len(self._rows)
+
+    @property
+    def boxes_xyxy(self) -> DoubleArray:
+        """(N, 4) in columns and rows, half-open, in the order of letters."""
+        return np.array([self._box(letter) for letter in self.letters], np.float64)
+
+    @property
+    def _rows(self) -> list[str]:
+        return self.drawing.split()
+
+    def _box(self, letter: str) -> tuple[int, int, int, int]:
+        rows = [i for i, row in enumerate(self._rows) if letter in row]
+        lefts = [row.index(letter) for row in self._rows if letter in row]
+        rights = [row.rindex(letter) + 1 for row in self._rows if letter in row]
+        return min(lefts), rows[0], max(rights), rows[-1] + 1
+
+
+def _scene(name: str, drawing: str, *related: str) -> DrawnScene:
+    return DrawnScene(name, drawing, frozenset(related))
+
+
+DRAWN_SCENES: tuple[DrawnScene, ...] = (
+    _scene(
+        "a cup on a table",
+        """
+        ............
+        ....aa......
+        ....aa......
+        .bbbbbbbbb..
+        .b.......b..
+        """,
+        "a on b",
+        "b under a",
+        "a above b",
+        "b below a",
+    ),
+    _scene(
+        "a rider and a horse",
+        """
+        ............
+        ....aaa.....
+        ....aaa.....
+        ..bbaaabbb..
+        ..bbaaabbb..
+        ..bbbbbbbb..
+        """,
+        "a on b",
+        "b under a",
+        "a overlaps b",
+    ),
+    _scene(
+        "a lamp high above a table",
+        """
+        ....aa......
+        ............
+        ............
+        ............
+        ............
+        ..bbbbbbb...
+        ..bbbbbbb...
+        """,
+        "a above b",
+        "b below a",
+    ),
+    _scene(
+        "two chairs side by side",
+        """
+        ............
+        ..aaa.bbb...
+        ..aaa.bbb...
+        ..aaa.bbb...
+        ............
+        """,
+        "a left_of b",
+        "b right_of a",
+        "a next_to b",
+    ),
+    _scene(
+        "two chairs far apart",
+        """
+        aa.......bb.
+        aa.......bb.
+        aa.......bb.
+        """,
+        "a left_of b",
+        "b right_of a",
+    ),
+    _scene(
+        "a picture in a frame",
+        """
+        bbbbbbbbbb..
+        bbbaaaabbb..
+        bbbaaaabbb..
+        bbbbbbbbbb..
+        bbbbbbbbbb..
+        """,
+        "a inside_of b",
+        "b contains a",
+        "a overlaps b",
+        "a on b",
+        "b under a",
+    ),
+    _scene(
+        "one before the other",
+        """
+        ............
+        .aaaaaa.....
+        .aaaaaa.....
+        .aaaabbbbb..
+        .aaaabbbbb..
+        .aaaabbbbb..
+        """,
+        "a overlaps b",
+        "a next_to b",
+    ),
+    _scene(
+        "far off at an angle",
+        """
+        aa..........
+        aa..........
+        ............
+        ............
+        ............
+        ............
+        ..........bb
+        ..........bb
+        """,
+    ),
+    _scene(
+        "a child before a wall, feet on the ground",
+        """
+        bbbbbbbbbb
+        bbbbbbbbbb
+        bbbaabbbbb
+        bbbaabbbbb
+        bbbaabbbbb
+        """,
+        "a inside_of b",
+        "b contains a",
+        "a overlaps b",
+    ),
+    _scene(
+        "three in a row",
+        """
+        .............
+        .aaa.bbb.ccc.
+        .aaa.bbb.ccc.
+        """,
+        "a left_of b",
+        "b right_of a",
+        "a next_to b",
+        "b left_of c",
+        "c right_of b",
+        "b next_to c",
+        "a left_of c",
+        "c right_of a",
+    ),
+)
+"""Scenes with all relations of their boxes, as vistadex.relations defines them."""
 
 _MEMORY: dict[str, dict[str, bytes]] = {}
 

@@ -1,70 +1,88 @@
-"""Opening a catalog: URL, SQLite's settings, schema version, and errors that say the cure."""
+"""Opening a catalog: address to engine, schema version, retries, and errors that say the cure."""
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Iterator
+import logging
+import random
+import time
+import uuid
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import sqlalchemy as sa
 
-from vistadex.catalog.tables import SCHEMA_REVISION, metadata
+from vistadex.catalog.database import Database
+from vistadex.catalog.mysql import Mysql
+from vistadex.catalog.postgresql import Postgresql
+from vistadex.catalog.sqlite import Sqlite
+from vistadex.catalog.tables import SCHEMA_REVISION, metadata, state
 from vistadex.errors import CatalogError, UsageError
 
 if TYPE_CHECKING:
     from alembic.config import Config
 
-BUSY_TIMEOUT_S = 30
-MAPPED_BYTES = 1 << 40
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+DATABASES: dict[str, Database] = {
+    "sqlite": Sqlite(),
+    "postgresql": (_postgresql := Postgresql()),
+    "postgres": _postgresql,
+    "mysql": (_mysql := Mysql()),
+    "mariadb": _mysql,
+}
+"""By the first word of an address."""
+MARK = "alembic_version"
+"""The table that says which schema a catalog has."""
+ATTEMPTS = 10
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 10.0
+"""Between attempts: three quarters of a minute in all, in which a server restarts."""
 
 
 def engine_for(location: str, *, create: bool = True) -> sa.Engine:
-    """A database engine for a file name or an SQLAlchemy URL.
+    """A database engine for a file name or a URL.
 
     Args:
-        create: to fill it: its folder is made where it is missing. Else, to read it, the file is
-            mapped into memory: a sixth faster, but what was read counts as the process's memory.
-    Raises: UsageError for a database that is not supported; CatalogError without permission.
+        create: to fill it; see Sqlite.engine.
+    Raises: UsageError for what is no address of a database that is supported; CatalogError
+        without permission.
     """
-    url = sa.make_url(location) if "://" in location else sa.URL.create("sqlite", database=location)
-    if url.get_backend_name() != "sqlite":
+    url = _url(location)
+    return database_of(url).engine(url, create=create)
+
+
+def _url(location: str) -> sa.URL:
+    if "://" not in location:
+        return sa.URL.create("sqlite", database=location)
+    try:
+        return sa.make_url(location)
+    except (sa.exc.ArgumentError, ValueError):
+        scheme = location.partition("://")[0]
+        # Without its cause, which would show the address with the password in it.
         raise UsageError(
-            f"{url.render_as_string()}: this version keeps its catalog in SQLite; give a file name"
+            f"{scheme}://...: no address of a database, expected {scheme}://user@host/database; "
+            "write special letters of a password as %40"
+        ) from None
+
+
+def database_of(url: sa.URL) -> Database:
+    """The kind of database that an address names.
+
+    Raises: UsageError for one that is not supported.
+    """
+    backend = url.drivername.partition("+")[0]
+    if backend not in DATABASES:
+        raise UsageError(
+            f"{backend}://...: the catalog can be in {', '.join(DATABASES)}; give a file name or "
+            "such an address"
         )
-    if url.database:
-        path = Path(url.database).expanduser()
-        url = url.set(database=str(path))
-        if create:
-            with translated(str(path)):
-                path.parent.mkdir(parents=True, exist_ok=True)
-    engine = sa.create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S})
-    sa.event.listen(engine, "connect", _on_connect)
-    if not create:
-        sa.event.listen(engine, "connect", _map)
-    sa.event.listen(engine, "begin", _on_begin)
-    return engine
+    return DATABASES[backend]
 
 
-def _on_connect(connection: sqlite3.Connection, _: object) -> None:
-    """Leaves BEGIN to us, and lets readers and one writer work side by side."""
-    connection.isolation_level = None
-    for pragma in (
-        "journal_mode=WAL",
-        "synchronous=NORMAL",
-    ):
-        connection.execute(f"PRAGMA {pragma}")
-
-
-def _map(connection: sqlite3.Connection, _: object) -> None:
-    connection.execute(f"PRAGMA mmap_size={MAPPED_BYTES}")
-
-
-def _on_begin(connection: sa.Connection) -> None:
-    """A writer takes its lock at once: waiting for it later could end in a dead lock."""
-    write = connection.get_execution_options().get("write", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+def place_of(url: sa.URL) -> str:
+    """Where a catalog is, for messages: a file's name, or an address without its secrets."""
+    return database_of(url).place(url)
 
 
 @contextmanager
@@ -73,29 +91,66 @@ def translated(place: str) -> Iterator[None]:
     try:
         yield
     except sa.exc.DBAPIError as error:
-        raise CatalogError(f"{place}: {_cure(str(error.orig))}") from error
+        raise CatalogError(f"{place}: {_cure(error)}") from error
+    except sa.exc.StatementError as error:
+        if isinstance(error.orig, CatalogError):  # a value that no server can hold
+            raise CatalogError(f"{place}: {error.orig}") from error.orig
+        raise
+    except sa.exc.TimeoutError as error:
+        raise CatalogError(
+            f"{place}: all connections of this process are in use; raise pool_size in the address"
+        ) from error
     except OSError as error:
         raise CatalogError(
-            f"{place}: {error.strerror}; give another file with --catalog"
+            f"{place}: {error.strerror or error}; give another file with --catalog"
         ) from error
 
 
-_CURES = (
-    ("full", "the disk is full; free some space and run the same command again"),
-    ("readonly", "the catalog can't be written; check its permissions, and those of its folder"),
-    ("unable to open", "can't be opened; check the permissions, or give another --catalog"),
-    ("not a database", "this is no catalog; give another file with --catalog"),
-    ("malformed", "the catalog is damaged; restore a copy, or delete it and index again"),
-    ("locked", f"another process has been writing for {BUSY_TIMEOUT_S} s; try again later"),
-    ("disk I/O", "the disk reports an error; check it, then run the same command again"),
-)
+def _driver_error(error: BaseException) -> tuple[Database, BaseException] | None:
+    """What the driver said inside an error, and whose driver it is; None: it was no driver."""
+    inner: BaseException | None = error
+    while inner is not None:
+        if isinstance(inner, sa.exc.DBAPIError) and inner.orig is not None:
+            inner = inner.orig
+        module = type(inner).__module__.partition(".")[0]
+        for database in DATABASES.values():
+            if module == database.driver:
+                return database, inner
+        inner = inner.__cause__
+    return None
 
 
-def _cure(message: str) -> str:
-    for sign, cure in _CURES:
-        if sign in message:
-            return cure
-    return message
+def _cure(error: sa.exc.DBAPIError) -> str:
+    found = _driver_error(error)
+    cure = None if found is None else found[0].cure(found[1])
+    return cure or " ".join(str(error.orig).split())
+
+
+def is_passing(error: BaseException) -> bool:
+    """Whether a transaction that ended so would do if run again: lost connections, deadlocks."""
+    found = _driver_error(error)
+    return found is not None and found[0].is_passing(found[1])
+
+
+def retried(attempt: Callable[[], T]) -> T:
+    """What attempt returns, a whole transaction, run again where only the moment was bad.
+
+    It may be run again although it has been committed, if the connection was lost just then: it
+    has to end in the same state when it is done twice.
+    Raises: what the last of ATTEMPTS attempts raised.
+    """
+    wait = FIRST_WAIT_S
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return attempt()
+        except (sa.exc.SQLAlchemyError, CatalogError) as error:
+            if not is_passing(error):
+                raise
+            log.warning("transaction broken off (%s), tried again", type(error).__name__)
+        # Jitter keeps processes that lost one server from coming back all at once.
+        time.sleep(wait * random.uniform(0.75, 1.25))
+        wait = min(2 * wait, LONGEST_WAIT_S)
+    return attempt()
 
 
 def prepare(engine: sa.Engine, place: str, *, create: bool) -> None:
@@ -104,46 +159,88 @@ def prepare(engine: sa.Engine, place: str, *, create: bool) -> None:
     Raises: CatalogError where there is no catalog and create is False, where the database is
         something else, or where a newer Vistadex wrote it.
     """
-    with translated(place):
-        if not create and not _file_exists(engine):
-            raise CatalogError(f"{place}: no catalog here; `vistadex index FOLDER` makes one")
-        with engine.connect() as connection:
-            names = set(sa.inspect(connection).get_table_names())
-            revision = _revision(connection) if "alembic_version" in names else None
+    database = database_of(engine.url)
+    with translated(place), _closed_on_error(engine):
+        missing = None if create else database.missing(engine.url)
+        if missing is not None:
+            raise CatalogError(f"{place}: {missing}")
+        names, revision = _schema(engine)
         if revision == SCHEMA_REVISION:
             return
-        if names and revision is None:
+        # MySQL shows tables one by one while they are made, and after a process died at it.
+        begun = revision is None and names <= {*metadata.tables, MARK}
+        if names and revision is None and not (begun and engine.dialect.name == "mysql"):
             raise CatalogError(f"{place}: this database is no catalog; give another --catalog")
-        if names:
-            _upgrade(engine, place, str(revision))
+        if revision is not None:
+            _upgrade(engine, database, place, revision)
         elif create:
-            _create(engine)
+            _create(engine, database)
         else:
             raise CatalogError(f"{place}: the catalog is empty; `vistadex index FOLDER` fills it")
 
 
-def _file_exists(engine: sa.Engine) -> bool:
-    database = engine.url.database
-    return not database or database == ":memory:" or Path(database).exists()
+@contextmanager
+def _closed_on_error(engine: sa.Engine) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        engine.dispose()
+        raise
+
+
+def migrate(location: str) -> tuple[str, str, str]:
+    """Brings a catalog's schema to this version; its place, the schema before, and that after.
+
+    Raises: CatalogError where there is no catalog, or a newer Vistadex wrote it.
+    """
+    engine = engine_for(location, create=False)
+    try:
+        place = place_of(engine.url)
+        with translated(place):
+            there = database_of(engine.url).missing(engine.url) is None
+            before = _schema(engine)[1] if there else None
+        prepare(engine, place, create=False)
+        return place, str(before), SCHEMA_REVISION
+    finally:
+        engine.dispose()
+
+
+def _schema(engine: sa.Engine) -> tuple[set[str], str | None]:
+    """The tables that a database has, and which schema they say they are."""
+    with engine.connect().execution_options(latest=True) as connection:
+        names = set(sa.inspect(connection).get_table_names())
+        return names, _revision(connection) if MARK in names else None
 
 
 def _revision(connection: sa.Connection) -> str | None:
-    return connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
+    return connection.execute(sa.text(f"SELECT version_num FROM {MARK}")).scalar()
 
 
-def _create(engine: sa.Engine) -> None:
-    """All tables at once and the newest revision's mark: Alembic itself takes 0.2 s to import."""
-    with engine.connect().execution_options(write=True) as connection, connection.begin():
-        if sa.inspect(connection).get_table_names():
+def _create(engine: sa.Engine, database: Database) -> None:
+    """All tables at once and the newest revision's mark: Alembic itself takes 0.2 s to import.
+
+    The mark comes last: where making a table can't be undone, what has none is unfinished.
+    """
+    with (
+        engine.connect().execution_options(schema=True) as connection,
+        connection.begin(),
+        database.schema_lock(connection),
+    ):
+        names = set(sa.inspect(connection).get_table_names())
+        if MARK in names and _revision(connection) is not None:
             return
         metadata.create_all(connection)
-        mark = "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)"
-        connection.execute(sa.text(mark))
-        statement = sa.text("INSERT INTO alembic_version VALUES (:revision)")
+        if connection.execute(sa.select(state.c.id)).first() is None:
+            first = {"id": 1, "uuid": str(uuid.uuid4()), "revision": 0}
+            connection.execute(sa.insert(state).values(**first))
+        if MARK not in names:
+            mark = f"CREATE TABLE {MARK} (version_num VARCHAR(32) NOT NULL PRIMARY KEY)"
+            connection.execute(sa.text(mark))
+        statement = sa.text(f"INSERT INTO {MARK} VALUES (:revision)")
         connection.execute(statement, {"revision": SCHEMA_REVISION})
 
 
-def _upgrade(engine: sa.Engine, place: str, revision: str) -> None:
+def _upgrade(engine: sa.Engine, database: Database, place: str, revision: str) -> None:
     from alembic import command
     from alembic.script import ScriptDirectory
     from alembic.util import CommandError
@@ -156,7 +253,11 @@ def _upgrade(engine: sa.Engine, place: str, revision: str) -> None:
             f"{place}: written by a newer Vistadex (schema {revision}, this one knows up to "
             f"{SCHEMA_REVISION}); upgrade Vistadex, or give another --catalog"
         ) from error
-    with engine.connect().execution_options(write=True) as connection, connection.begin():
+    with (
+        engine.connect().execution_options(schema=True) as connection,
+        connection.begin(),
+        database.schema_lock(connection),
+    ):
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
 

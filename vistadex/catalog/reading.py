@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from types import MappingProxyType
+from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -15,86 +14,44 @@ import sqlalchemy as sa
 
 from vistadex.catalog import tables
 from vistadex.catalog.counting import slices
+from vistadex.catalog.images import FoundClass, names_of, rank, types_of
+from vistadex.catalog.packing import unpack
 from vistadex.catalog.tables import ANY_ANALYZER
 from vistadex.errors import UsageError
 from vistadex.records import (
     FAILURE_REASONS,
-    FLAGS,
     SCORE_SCALE,
-    Flags,
     Json,
     image_address,
 )
 
 
-class FoundClass(NamedTuple):
-    """A class of one image: its best score and how many boxes."""
-
-    class_name: str
-    score: float
-    boxes: int
-
-
-class FoundBox(NamedTuple):
-    """A box of one image, in pixels of the upright picture."""
-
-    class_name: str
-    score: float
-    box_xyxy: tuple[float, float, float, float]
-    model: str
-    flags: Flags = MappingProxyType({})
-    """What an annotation file says of it by yes or no."""
-    attributes: Mapping[str, Json] = MappingProxyType({})
-    """What else it says."""
-    analyzer_id: int = 0
-    """Which parameters the model ran with: the catalog's number for both."""
-
-
-@dataclass(frozen=True, slots=True)
-class IndexedImage:
-    """An image and everything that models found in it."""
-
-    id: int
-    source: str
-    """Address of the source."""
-    key: str
-    """Name below the source."""
-    width: int
-    height: int
-    size_bytes: int
-    version: str
-    status: str
-    """ok, failed, or vanished: gone from its source since it was indexed."""
-    reason: str | None
-    error: str | None
-    indexed_at: int
-    """Seconds since 1970, UTC."""
-    classes: tuple[FoundClass, ...]
-    """By falling score."""
-    boxes: tuple[FoundBox, ...]
-    """By falling score."""
-    models: tuple[str, ...]
-    """Names of the models that have seen it."""
-    analyzer_ids: tuple[int, ...] = ()
-    """The catalog's number for each of them and its parameters."""
-    warning: str | None = None
-    """What is wrong although there are results: only a part was readable."""
-    attributes: Mapping[str, Json] = field(default_factory=dict)
-    """What a manifest or an annotation file says of it."""
-
-    @property
-    def uri(self) -> str:
-        """Where the picture is: a path or s3://bucket/key."""
-        return image_address(self.source, self.key)
-
-
-@dataclass(frozen=True, slots=True)
-class ClassCount:
+class ClassCount(NamedTuple):
     """A class with how many images and boxes have it."""
 
     class_name: str
     images: int
     boxes: int
+
+
+@dataclass(frozen=True, slots=True)
+class RelationCount:
+    """A relation type with how many images and triplets have it."""
+
+    subject: str
+    predicate: str
+    object: str
+    images: int
+    relations: int
+
+
+@dataclass(frozen=True, slots=True)
+class PredicateCount:
+    """A predicate with how many images and triplets have it."""
+
+    predicate: str
+    images: int
+    relations: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,132 +121,6 @@ class KnownImage:
 ANNOTATIONS = "annotations:"
 """How the identity of a model begins that is no file but an origin of annotations."""
 
-_IDS: sa.BindParameter[Any] = sa.bindparam("ids", expanding=True)
-_IMAGES = (
-    sa.select(tables.image, tables.source.c.uri)
-    .join_from(tables.image, tables.source)
-    .where(tables.image.c.id.in_(_IDS))
-)
-_CLASSES = (
-    sa.select(
-        tables.image_class.c.image_id,
-        tables.klass.c.name,
-        sa.func.max(tables.image_class.c.score).label("best"),
-        sa.func.max(tables.image_class.c.boxes),
-    )
-    .join_from(tables.image_class, tables.klass)
-    .where(tables.image_class.c.image_id.in_(_IDS))
-    .group_by(tables.image_class.c.image_id, tables.image_class.c.class_id)
-)
-_BOXES = (
-    sa.select(
-        tables.box.c.image_id,
-        tables.klass.c.name,
-        tables.box.c.score,
-        tables.box.c.x0,
-        tables.box.c.y0,
-        tables.box.c.x1,
-        tables.box.c.y1,
-        tables.box.c.analyzer_id,
-        tables.box.c.flags,
-        tables.box.c.attributes,
-    )
-    .join_from(tables.box, tables.klass)
-    .where(tables.box.c.image_id.in_(_IDS))
-)
-_ANALYSES = sa.select(tables.analysis.c.image_id, tables.analysis.c.analyzer_id).where(
-    tables.analysis.c.image_id.in_(_IDS)
-)
-"""Written once: putting a statement together takes longer than running it for a page."""
-
-
-def images(
-    connection: sa.Connection, ids: Sequence[int], analyzers: Sequence[Analyzer] | None = None
-) -> list[IndexedImage]:
-    """Images by id with all that is known, in the order of ids; unknown ids are left out.
-
-    Args:
-        analyzers: those of the catalog, where they were read already.
-    """
-    names = {one.id: one.name for one in analyzers or all_analyzers(connection)}
-    found: list[IndexedImage] = []
-    for part in slices(ids):
-        found += _some_images(connection, part, names)
-    return found
-
-
-def _some_images(
-    connection: sa.Connection, ids: Sequence[int], names: Mapping[int, str]
-) -> list[IndexedImage]:
-    wanted = {"ids": list(ids)}
-    classes: dict[int, list[FoundClass]] = defaultdict(list)
-    for image_id, name, score, number in connection.execute(_CLASSES, wanted).all():
-        classes[image_id].append(FoundClass(name, score / SCORE_SCALE, number))
-    boxes: dict[int, list[FoundBox]] = defaultdict(list)
-    for row in connection.execute(_BOXES, wanted).all():
-        image_id, name, score, x0, y0, x1, y1, analyzer, bits, more = row
-        corners = (x0, y0, x1, y1)
-        flags = unpacked_flags(bits) if bits else {}
-        box = FoundBox(
-            name, score / SCORE_SCALE, corners, names[analyzer], flags, more or {}, analyzer
-        )
-        boxes[image_id].append(box)
-    analyses: dict[int, list[int]] = defaultdict(list)
-    for image_id, analyzer in sorted(connection.execute(_ANALYSES, wanted).all()):
-        analyses[image_id].append(analyzer)
-    rows = {row.id: row for row in connection.execute(_IMAGES, wanted).all()}
-    return [
-        IndexedImage(
-            id=row.id,
-            source=row.uri,
-            key=row.key,
-            width=row.width,
-            height=row.height,
-            size_bytes=row.size_bytes,
-            version=row.version,
-            status=row.status,
-            reason=row.reason,
-            error=row.error,
-            indexed_at=row.indexed_at,
-            classes=tuple(sorted(classes[row.id], key=_rank)),
-            boxes=tuple(sorted(boxes[row.id], key=_rank)),
-            models=tuple(names[analyzer] for analyzer in analyses[row.id]),
-            analyzer_ids=tuple(analyses[row.id]),
-            warning=row.warning,
-            attributes=row.attributes or {},
-        )
-        for row in (rows[id_] for id_ in ids if id_ in rows)
-    ]
-
-
-def unpacked_flags(bits: int | None) -> dict[str, bool]:
-    """What writing.packed_flags() made of the flags."""
-    pairs = ((name, (bits or 0) >> 2 * i & 3) for i, name in enumerate(FLAGS))
-    return {name: value == 2 for name, value in pairs if value}
-
-
-def _rank(found: FoundClass | FoundBox) -> tuple[float, str]:
-    return -found.score, found.class_name
-
-
-class Analyzer(NamedTuple):
-    """A model with parameters, as the catalog knows it."""
-
-    id: int
-    name: str
-    sha256: str
-    task: str
-
-
-_ANALYZERS = sa.select(
-    tables.analyzer.c.id, tables.model.c.name, tables.model.c.sha256, tables.model.c.task
-).join_from(tables.analyzer, tables.model)
-
-
-def all_analyzers(connection: sa.Connection) -> list[Analyzer]:
-    """Every analyzer of the catalog: a handful."""
-    return [Analyzer(*row) for row in connection.execute(_ANALYZERS).all()]
-
 
 def find_image(connection: sa.Connection, reference: str) -> int | None:
     """The id of an image given by its id or its whole path or URI."""
@@ -310,14 +141,53 @@ def find_image(connection: sa.Connection, reference: str) -> int | None:
 
 def classes(connection: sa.Connection) -> list[ClassCount]:
     """Every class that some image has, most images first."""
-    table, klass = tables.class_count, tables.klass
-    query = (
-        sa.select(klass.c.name, table.c.images, table.c.boxes)
-        .join_from(table, klass, table.c.class_id == klass.c.id)
-        .where(table.c.analyzer_id == ANY_ANALYZER, table.c.images > 0)
-        .order_by(table.c.images.desc(), klass.c.name)
+    table = tables.class_count
+    query = sa.select(table.c.class_id, table.c.images, table.c.boxes).where(
+        table.c.analyzer_id == ANY_ANALYZER, table.c.images > 0
     )
-    return [ClassCount(*row) for row in connection.execute(query)]
+    rows = connection.execute(query).all()
+    names = names_of(connection, [row[0] for row in rows])
+    # Two sorts by one column each are quicker than one by a key that has to be made.
+    found = sorted(ClassCount(names[id_], images, boxes) for id_, images, boxes in rows)
+    found.sort(key=itemgetter(1), reverse=True)
+    return found
+
+
+def revision(connection: sa.Connection) -> int:
+    """The number of the last change of results."""
+    return int(connection.execute(sa.select(tables.state.c.revision)).scalar_one())
+
+
+def rows_of_classes(connection: sa.Connection) -> int:
+    """How many pairs of image and class there are, each counted once."""
+    table = tables.class_count
+    query = sa.select(sa.func.sum(table.c.images)).where(table.c.analyzer_id == ANY_ANALYZER)
+    return int(connection.execute(query).scalar() or 0)
+
+
+def relations(connection: sa.Connection, type_ids: Sequence[int]) -> list[RelationCount]:
+    """These relation types as far as some image has them, most images first."""
+    table = tables.relation_count
+    wanted = set(type_ids)
+    query = sa.select(table.c.type_id, table.c.images, table.c.relations).where(
+        table.c.analyzer_id == ANY_ANALYZER, table.c.images > 0
+    )
+    rows = [row for row in connection.execute(query) if row.type_id in wanted]
+    types = types_of(connection, [row.type_id for row in rows])
+    found = [RelationCount(*types[row.type_id], row.images, row.relations) for row in rows]
+    return sorted(found, key=lambda one: (-one.images, one.subject, one.predicate, one.object))
+
+
+def predicates(connection: sa.Connection) -> list[PredicateCount]:
+    """Every predicate that some image has, most images first."""
+    table, predicate = tables.predicate_count, tables.predicate
+    query = (
+        sa.select(predicate.c.name, table.c.images, table.c.relations)
+        .join_from(table, predicate)
+        .where(table.c.analyzer_id == ANY_ANALYZER, table.c.images > 0)
+    )
+    found = [PredicateCount(*row) for row in connection.execute(query)]
+    return sorted(found, key=lambda one: (-one.images, one.predicate))
 
 
 def bad_images(
@@ -348,18 +218,17 @@ def bad_images(
 def stats(connection: sa.Connection) -> Stats:
     """Totals of the whole catalog."""
     image = tables.image
-    by_status: dict[tuple[int, str], int] = {}
-    query = sa.select(image.c.source_id, image.c.status, sa.func.count()).group_by(
-        image.c.source_id, image.c.status
+    bad: dict[tuple[int, str], int] = {}
+    trouble = sa.select(image.c.source_id, image.c.status, sa.func.count()).where(
+        image.c.status.not_in(("ok", "unseen"))
     )
-    for source_id, status, number in connection.execute(query):
-        by_status[source_id, status] = number
+    for source_id, status, number in connection.execute(
+        trouble.group_by(image.c.source_id, image.c.status)
+    ):
+        bad[source_id, status] = number
     sources = tuple(
         SourceStats(
-            row.uri,
-            sum(number for (id_, _), number in by_status.items() if id_ == row.id),
-            by_status.get((row.id, "failed"), 0),
-            by_status.get((row.id, "vanished"), 0),
+            row.uri, row.images, bad.get((row.id, "failed"), 0), bad.get((row.id, "vanished"), 0)
         )
         for row in connection.execute(sa.select(tables.source).order_by(tables.source.c.uri))
     )
@@ -489,18 +358,26 @@ def shared_keys(connection: sa.Connection) -> set[str]:
 def classes_of(
     connection: sa.Connection, image_ids: Sequence[int], analyzer_id: int
 ) -> dict[int, list[FoundClass]]:
-    """What one analyzer says of images as a whole, by id: by falling score, then name."""
-    table, klass = tables.image_class, tables.klass
-    found: dict[int, list[FoundClass]] = defaultdict(list)
+    """What one analyzer says of images as a whole, by id: by falling score, then name.
+
+    Score 0 and no box: people have looked for the class, and it is not there.
+    """
+    table = tables.analysis
+    packed: dict[int, bytes | None] = {}
     for part in slices(image_ids):
-        query = (
-            sa.select(table.c.image_id, klass.c.name, table.c.score, table.c.boxes)
-            .join_from(table, klass)
-            .where(table.c.image_id.in_(part), table.c.analyzer_id == analyzer_id)
+        query = sa.select(table.c.image_id, table.c.classes).where(
+            table.c.image_id.in_(part), table.c.analyzer_id == analyzer_id
         )
-        for image_id, name, score, boxes in connection.execute(query):
-            found[image_id].append(FoundClass(name, score / SCORE_SCALE, boxes))
-    return {image_id: sorted(classes, key=_rank) for image_id, classes in found.items()}
+        packed.update((image_id, classes_) for image_id, classes_ in connection.execute(query))
+    said = {image_id: unpack(classes_) for image_id, classes_ in packed.items()}
+    names = names_of(connection, {one.class_id for some in said.values() for one in some})
+    return {
+        image_id: sorted(
+            (FoundClass(names[id_], score / SCORE_SCALE, boxes) for id_, score, boxes in some),
+            key=rank,
+        )
+        for image_id, some in said.items()
+    }
 
 
 def annotated(connection: sa.Connection, image_ids: Sequence[int]) -> set[int]:

@@ -2,89 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from itertools import repeat
-from typing import Any, TypeAlias
+from dataclasses import replace
+from typing import Any
 
-import numpy as np
 import sqlalchemy as sa
 
-from vistadex.catalog import tables
+from vistadex.catalog import changes, tables
 from vistadex.catalog.counting import Counts, slices
 from vistadex.catalog.reading import ANNOTATIONS, annotated
-from vistadex.catalog.tables import RESULT_TABLES
-from vistadex.records import (
-    FLAGS,
-    SCORE_SCALE,
-    Analyzer,
-    Detections,
-    Embedding,
-    Flags,
-    Json,
-    Outcome,
-    Result,
-)
+from vistadex.catalog.registering import RegisteredAnalyzer
+from vistadex.catalog.results import NewRows, Row, by_columns, delete_results
+from vistadex.records import NOMINAL_SIDE, Json, Outcome, Relations
 
-Row: TypeAlias = dict[str, Any]
+GEOMETRY = "geometry"
+"""The name of models that derive relations from boxes; their parameter `of_analyzer` says whose."""
 
-
-@dataclass(frozen=True, slots=True)
-class RegisteredAnalyzer:
-    """An analyzer as the catalog knows it."""
-
-    id: int
-    class_ids: tuple[int, ...]
-    """The catalog's class ids by the model's class index."""
-
-
-def register_source(connection: sa.Connection, uri: str) -> int:
-    """The id of a source, made where it is new."""
-    return _id_of(connection, tables.source, {"uri": uri}, {})
-
-
-def register_analyzer(connection: sa.Connection, analyzer: Analyzer) -> RegisteredAnalyzer:
-    """The ids of an analyzer and of its classes, made where they are new."""
-    card = json.dumps(analyzer.card, sort_keys=True)
-    values = {"name": analyzer.name, "task": analyzer.task, "card": card}
-    model_id = _id_of(connection, tables.model, {"sha256": analyzer.sha256}, values)
-    newest = sa.update(tables.model).where(tables.model.c.id == model_id).values(**values)
-    connection.execute(newest)  # the name or the card may have been corrected
-    parameters = json.dumps(analyzer.parameters, sort_keys=True)
-    identity = {
-        "model_id": model_id,
-        "parameters_hash": hashlib.sha256(parameters.encode()).hexdigest(),
-    }
-    analyzer_id = _id_of(connection, tables.analyzer, identity, {"parameters": parameters})
-    return RegisteredAnalyzer(analyzer_id, _class_ids(connection, analyzer.classes))
-
-
-def _id_of(connection: sa.Connection, table: sa.Table, identity: Row, values: Row) -> int:
-    match = sa.and_(*(table.c[name] == value for name, value in identity.items()))
-    query = sa.select(table.c.id).where(match)
-    found = connection.execute(query).scalar()
-    if found is None:
-        connection.execute(sa.insert(table).values(**identity, **values))
-        found = connection.execute(query).scalar_one()
-    return int(found)
-
-
-def _class_ids(connection: sa.Connection, names: Sequence[str]) -> tuple[int, ...]:
-    klass = tables.klass
-    known: dict[str, int] = {}
-    for part in slices(sorted(set(names))):
-        rows = connection.execute(sa.select(klass.c.name, klass.c.id).where(klass.c.name.in_(part)))
-        known.update((name, id_) for name, id_ in rows)
-    new = [{"name": name} for name in dict.fromkeys(names) if name not in known]
-    if new:
-        connection.execute(sa.insert(klass), new)
-        return _class_ids(connection, names)
-    return tuple(known[name] for name in names)
+FRACTIONS = (NOMINAL_SIDE, NOMINAL_SIDE)
+"""The size of an image whose boxes are known as fractions alone."""
 
 
 def write_outcomes(
@@ -108,11 +47,15 @@ def write_outcomes(
         elif row is not None and outcome.failure is None:
             again.append(row.id)
     outcomes = _warned(known, annotated(connection, stale) if stale else set(), outcomes)
-    with _counted(connection, stale + again) as counts:
+    replaced = {*stale, *again}
+    kept = [row.id for row in known.values() if row.id not in replaced]
+    with _counted(connection, stale + again + kept) as changed:
         delete_results(connection, stale, _models_analyzers(connection) if stale else [])
-        delete_results(connection, again, [analyzer.id for analyzer in analyzers])
+        delete_results(connection, again, _with_derived(connection, analyzers))
+        _to_pixels(connection, known, outcomes)
         ids = _write_images(connection, source_id, known, outcomes)
-        counts.add_rows(_write_results(connection, ids, analyzers, outcomes, stale + again))
+        _write_results(connection, ids, analyzers, outcomes)
+        changed.update(ids[key] for key in ids.keys() - known.keys())
 
 
 def _warned(
@@ -123,7 +66,8 @@ def _warned(
     for outcome in outcomes:
         row = known.get(outcome.entry.key)
         size = (row.width, row.height) if row is not None and row.id in said else None
-        if size and outcome.width and 0 not in size and size != (outcome.width, outcome.height):
+        unknown = size is not None and (0 in size or size == FRACTIONS)
+        if size and outcome.width and not unknown and size != (outcome.width, outcome.height):
             text = f"annotations were made for {size[0]} x {size[1]} pixels; import them again"
             outcome = replace(outcome, warning="; ".join(filter(None, [outcome.warning, text])))
         found.append(outcome)
@@ -147,17 +91,44 @@ def write_annotations(
     kept = {one.entry.key for one in same}
     again = [row.id for row in known.values()]
     stale = [row.id for key, row in known.items() if key not in kept]
-    with _counted(connection, again) as counts:
+    with _counted(connection, again) as changed:
         delete_results(connection, stale, _models_analyzers(connection) if stale else [])
-        delete_results(connection, again, [analyzer.id for analyzer in analyzers])
-        changed = [one for one in outcomes if one.entry.key not in kept]
-        ids = _write_images(connection, source_id, known, changed)
-        counts.add_rows(_write_results(connection, ids, analyzers, outcomes, again))
+        delete_results(connection, again, _with_derived(connection, analyzers))
+        other = [one for one in outcomes if one.entry.key not in kept]
+        _to_pixels(connection, known, other)
+        ids = _write_images(connection, source_id, known, other)
+        _write_results(connection, ids, analyzers, outcomes)
+        changed.update(ids[key] for key in ids.keys() - known.keys())
     _complete(connection, known, same)
 
 
+def write_relations(
+    connection: sa.Connection,
+    analyzer: RegisteredAnalyzer,
+    found: Mapping[int, tuple[str, Relations]],
+) -> None:
+    """Puts relations of images, by id with the version that they are of, in place of older ones.
+
+    An image that is in another version by now is left alone: its relations are of other boxes.
+    """
+    image = tables.image
+    same: dict[int, tuple[str, Relations]] = {}
+    for part in slices(sorted(found)):
+        query = sa.select(image.c.id, image.c.version).where(image.c.id.in_(part))
+        for id_, version in connection.execute(query):
+            if found[id_][0] == version:
+                same[id_] = found[id_]
+    with _counted(connection, list(same)):
+        delete_results(connection, list(same), [analyzer.id])
+        new = NewRows(connection)
+        for image_id, (version, relations) in same.items():
+            new.add(image_id, analyzer, version, relations)
+        new.insert()
+
+
 def _is_version(row: Any, outcome: Outcome) -> bool:
-    return row is not None and row.version == outcome.entry.version
+    """Whether what is known of an image stays: what never saw it can't say that it has changed."""
+    return row is not None and (not outcome.seen or row.version == outcome.entry.version)
 
 
 def _complete(
@@ -177,7 +148,7 @@ def _complete(
     sizes = [
         {"image_id": known[one.entry.key].id, "w": one.width, "h": one.height}
         for one in outcomes
-        if not known[one.entry.key].width
+        if one.width and not known[one.entry.key].width
     ]
     if sizes:
         image = tables.image
@@ -186,7 +157,7 @@ def _complete(
             statement.values(width=sa.bindparam("w"), height=sa.bindparam("h")), sizes
         )
     for status in ("ok", "failed"):
-        gone = [known[one.entry.key] for one in outcomes]
+        gone = [known[one.entry.key] for one in outcomes if one.seen]
         ids = [
             row.id
             for row in gone
@@ -196,13 +167,19 @@ def _complete(
 
 
 @contextmanager
-def _counted(connection: sa.Connection, image_ids: Sequence[int]) -> Iterator[Counts]:
-    """Keeps class_count right while results of these images are replaced inside."""
+def _counted(connection: sa.Connection, image_ids: Sequence[int]) -> Iterator[set[int]]:
+    """Keeps counts and log right while results of images are replaced inside.
+
+    Args:
+        image_ids: those that have results already; images that are new are added to the set.
+    """
     counts = Counts()
+    changed = set(image_ids)
     counts.add_images(connection, image_ids, -1)
-    yield counts
-    counts.add_images(connection, image_ids, +1)
+    yield changed
+    counts.add_images(connection, sorted(changed), +1)
     counts.write(connection)
+    changes.note(connection, changed)
 
 
 def _models_analyzers(connection: sa.Connection) -> list[int]:
@@ -213,30 +190,57 @@ def _models_analyzers(connection: sa.Connection) -> list[int]:
     return list(connection.execute(query.where(looks)).scalars())
 
 
+def _with_derived(connection: sa.Connection, analyzers: Sequence[RegisteredAnalyzer]) -> list[int]:
+    """Ids of analyzers and of those that work on their boxes: relations follow from boxes."""
+    model, analyzer = tables.model, tables.analyzer
+    ids = {one.id for one in analyzers}
+    query = sa.select(analyzer.c.id, analyzer.c.parameters).join_from(analyzer, model)
+    derived = query.where(model.c.task == "relater", model.c.name == GEOMETRY)
+    for id_, parameters in connection.execute(derived).all():
+        if json.loads(parameters).get("of_analyzer") in ids:
+            ids.add(id_)
+    return sorted(ids)
+
+
+def _to_pixels(
+    connection: sa.Connection, known: Mapping[str, Any], outcomes: Sequence[Outcome]
+) -> None:
+    """Gives boxes in pixels to images that were known by fractions and have now been read."""
+    sizes = [
+        {"an_image": known[one.entry.key].id, "w": one.width, "h": one.height}
+        for one in outcomes
+        if one.width and one.entry.key in known and _has_fractions(known[one.entry.key])
+    ]
+    if not sizes:
+        return
+    for table in (tables.box, tables.relation):
+        scaled = {
+            column: column * sa.bindparam("w" if column.name[-2] == "x" else "h") / NOMINAL_SIDE
+            for column in table.c
+            if column.name[-2:] in ("x0", "y0", "x1", "y1")
+        }
+        statement = sa.update(table).where(table.c.image_id == sa.bindparam("an_image"))
+        connection.execute(statement.values(scaled), sizes)
+
+
+def _has_fractions(row: Any) -> bool:
+    """Whether the boxes of a known image stand in millionths of its sides."""
+    return (row.width, row.height) == FRACTIONS
+
+
 def _write_results(
     connection: sa.Connection,
     ids: Mapping[str, int],
     analyzers: Sequence[RegisteredAnalyzer],
     outcomes: Sequence[Outcome],
-    counted: Sequence[int],
-) -> list[Row]:
-    """Inserts the results of images by key; the rows of image_class of images not in counted."""
-    rows: dict[sa.Table, list[Row]] = {table: [] for table in RESULT_TABLES}
+) -> None:
+    """Inserts the results of images by key."""
+    new = NewRows(connection)
     for outcome in outcomes:
-        image_id = ids[outcome.entry.key]
         for analyzer, result in zip(analyzers, outcome.results, strict=False):
-            if result is None:
-                continue
-            version = outcome.entry.version
-            rows[tables.analysis].append(
-                {"image_id": image_id, "analyzer_id": analyzer.id, "version": version}
-            )
-            _add_rows(rows, image_id, analyzer, result)
-    for table, new in rows.items():
-        for alike in _by_columns(new):
-            connection.execute(sa.insert(table), alike)
-    existed = set(counted)
-    return [row for row in rows[tables.image_class] if row["image_id"] not in existed]
+            if result is not None:
+                new.add(ids[outcome.entry.key], analyzer, outcome.entry.version, result)
+    new.insert()
 
 
 def _known_images(connection: sa.Connection, source_id: int, keys: Sequence[str]) -> dict[str, Any]:
@@ -276,112 +280,63 @@ def _write_images(
             "size_bytes": outcome.entry.size_bytes or 0,
             "width": outcome.width,
             "height": outcome.height,
-            "status": "failed" if failure else "ok",
+            "status": "failed" if failure else "ok" if outcome.seen else "unseen",
             "reason": failure.reason if failure else None,
             "error": failure.message if failure else None,
             "indexed_at": now,
             "warning": outcome.warning or None,
         }
+        if outcome.content_hash is not None:
+            row["content_hash"] = outcome.content_hash
+            row["perceptual_hash"] = outcome.perceptual_hash
         before = known.get(outcome.entry.key)
         if outcome.entry.attributes:
             known_ones = (before.attributes if before is not None else None) or {}
             row["attributes"] = {**known_ones, **outcome.entry.attributes}
         if before is not None:
-            if failure and before.version == outcome.entry.version:
+            if before.version != outcome.entry.version and outcome.content_hash is None:
+                row |= {"content_hash": None, "perceptual_hash": None}  # those of other bytes
+            if failure and (
+                before.version == outcome.entry.version
+                or before.status == "unseen"
+                or _has_fractions(before)
+            ):
                 row |= {"width": before.width, "height": before.height}
             changed.append(row | {"image_id": before.id})
         else:
             new.append(row | {"source_id": source_id, "key": outcome.entry.key})
     update = sa.update(image).where(image.c.id == sa.bindparam("image_id"))
-    for alike in _by_columns(changed):
+    for alike in by_columns(changed):
         connection.execute(update, alike)
-    for alike in _by_columns(new):
+    for alike in by_columns(new):
         connection.execute(sa.insert(image), alike)
     if new:
+        add_to_source(connection, source_id, len(new))
         keys = [row["key"] for row in new]
         known = {**known, **_known_images(connection, source_id, keys)}
     return {key: row.id for key, row in known.items()}
 
 
-def _by_columns(rows: Sequence[Row]) -> list[list[Row]]:
-    """Rows grouped by their columns: a statement sets the same ones in all of its rows."""
-    groups: dict[tuple[str, ...], list[Row]] = {}
-    for row in rows:
-        groups.setdefault(tuple(row), []).append(row)
-    return list(groups.values())
-
-
-def _add_rows(
-    rows: dict[sa.Table, list[Row]], image_id: int, analyzer: RegisteredAnalyzer, result: Result
-) -> None:
-    """Appends the rows that one analyzer's result for one image becomes."""
-    place = {"image_id": image_id, "analyzer_id": analyzer.id}
-    if isinstance(result, Embedding):
-        vector = result.vector.astype("<f2").tobytes()
-        rows[tables.embedding].append(place | {"vector": vector})
-        return
-    scores = np.rint(np.asarray(result.scores, np.float64) * SCORE_SCALE).astype(int).tolist()
-    class_ids = [analyzer.class_ids[i] for i in result.class_ids.tolist()]
-    best: dict[int, int] = {}
-    for class_id, score in zip(class_ids, scores, strict=True):
-        best[class_id] = max(score, best.get(class_id, 0))
-    boxes = Counter(class_ids) if isinstance(result, Detections) else Counter[int]()
-    if isinstance(result, Detections):
-        rows[tables.box] += _box_rows(place, class_ids, scores, result)
-    for class_id, score in best.items():
-        rows[tables.image_class].append(
-            {**place, "class_id": class_id, "score": score, "boxes": boxes[class_id]}
-        )
-
-
-def _box_rows(
-    place: Row, class_ids: Sequence[int], scores: Sequence[int], found: Detections
-) -> list[Row]:
-    """The rows of boxes; only those of annotations have columns for what else is said."""
-    boxes = [
-        {**place, "ordinal": i, "class_id": class_id, "score": score}
-        | {"x0": x0, "y0": y0, "x1": x1, "y1": y1}
-        for i, (class_id, score, (x0, y0, x1, y1)) in enumerate(
-            zip(class_ids, scores, found.boxes_xyxy.tolist(), strict=True)
-        )
-    ]
-    if not found.flags and not found.attributes:
-        return boxes
-    flags = map(packed_flags, found.flags or repeat({}))
-    attributes: Iterable[Mapping[str, Json]] = found.attributes or repeat({})
-    return [
-        {**box, "flags": bits, "attributes": more or None}
-        for box, bits, more in zip(boxes, flags, attributes, strict=False)
-    ]
-
-
-def packed_flags(flags: Flags) -> int | None:
-    """Flags as bits: two for each of FLAGS, 0 unknown, 1 no, 2 yes; None where all are unknown."""
-    if not flags:
-        return None
-    return sum((1 + value) << 2 * FLAGS.index(name) for name, value in flags.items())
-
-
-def delete_results(
-    connection: sa.Connection, image_ids: Sequence[int], analyzer_ids: Collection[int] | None
-) -> None:
-    """Removes results of images: those of some analyzers, or all. Counts are the caller's."""
-    for part in slices(image_ids):
-        for table in RESULT_TABLES:
-            statement = sa.delete(table).where(table.c.image_id.in_(part))
-            if analyzer_ids is not None:
-                statement = statement.where(table.c.analyzer_id.in_(analyzer_ids))
-            connection.execute(statement)
-
-
 def delete_images(connection: sa.Connection, image_ids: Sequence[int]) -> None:
     """Removes images with all their results, counts included."""
-    counts = Counts()
-    counts.add_images(connection, image_ids, -1)
-    delete_results(connection, image_ids, None)
-    for part in slices(image_ids):
-        connection.execute(sa.delete(tables.image).where(tables.image.c.id.in_(part)))
-    counts.write(connection)
+    image = tables.image
+    with _counted(connection, image_ids):
+        delete_results(connection, image_ids, None)
+        gone: Counter[int] = Counter()
+        for part in slices(image_ids):
+            query = sa.select(image.c.source_id, sa.func.count()).where(image.c.id.in_(part))
+            for source_id, number in connection.execute(query.group_by(image.c.source_id)):
+                gone[source_id] += number
+            connection.execute(sa.delete(image).where(image.c.id.in_(part)))
+        for source_id, number in gone.items():
+            add_to_source(connection, source_id, -number)
+
+
+def add_to_source(connection: sa.Connection, source_id: int, number: int) -> None:
+    """Keeps the number of a source's images."""
+    source = tables.source
+    statement = sa.update(source).where(source.c.id == source_id)
+    connection.execute(statement.values(images=source.c.images + number))
 
 
 def set_attributes(
@@ -395,7 +350,11 @@ def set_attributes(
 
 
 def set_status(connection: sa.Connection, image_ids: Sequence[int], status: str) -> None:
-    """Marks images as ok, failed or vanished; what is known about them stays."""
+    """Marks images as ok, failed or vanished; what is known about them stays.
+
+    It is a change all the same: what is gone is no copy of another image.
+    """
+    changes.note(connection, image_ids)
     for part in slices(image_ids):
         statement = sa.update(tables.image).where(tables.image.c.id.in_(part))
         connection.execute(statement.values(status=status))

@@ -13,6 +13,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from vistadex.decoding.hashing import content_hash, perceptual_hash
 from vistadex.decoding.headers import Header
 from vistadex.decoding.jpeg import OPENCV_PIXELS, decode_jpeg, read_jpeg_header
 from vistadex.decoding.orientation import upright
@@ -30,10 +31,12 @@ from vistadex.records import DecodedImage, Pixels
 __all__ = [
     "SIGNATURE_BYTES",
     "PictureSize",
+    "content_hash",
     "decode",
     "encode_jpeg",
     "format_of",
     "looks_like_image",
+    "perceptual_hash",
     "read_size",
     "use_one_thread",
 ]

@@ -19,6 +19,9 @@ FORMATS: Mapping[str, str] = {
     "yolo": "vistadex.formats.yolo:YoloFormat",
     "imagefolder": "vistadex.formats.imagefolder:ImageFolderFormat",
     "automl-csv": "vistadex.formats.automl_csv:AutomlCsvFormat",
+    "open-images": "vistadex.formats.open_images:OpenImagesFormat",
+    "class-tables": "vistadex.formats.class_tables:ClassTablesFormat",
+    "vrd": "vistadex.formats.vrd:VrdFormat",
 }
 """What a user writes, and the class that reads and writes it."""
 

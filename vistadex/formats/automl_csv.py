@@ -18,7 +18,7 @@ from vistadex.formats.automl_lines import (
     numbered,
     parsed,
 )
-from vistadex.formats.contract import About, Format, Problems
+from vistadex.formats.contract import About, Format, Problems, classes_there
 from vistadex.formats.files import created, opened
 from vistadex.records import AnnotatedImage, Annotation, Json
 from vistadex.sources.spool import Spool
@@ -39,6 +39,7 @@ class AutomlCsvFormat(Format):
         "widths and heights",
         "parts of boxes outside their picture",
         "that an image was looked at and has none of the classes",
+        "relations",
     )
 
     def read(
@@ -132,7 +133,7 @@ def _rows(image: AnnotatedImage) -> Iterator[list[str]]:
     for box in image.boxes or ():
         x0, y0, x1, y1 = _fractions(image, box.box_xyxy)
         yield [*start, box.class_name, x0, y0, "", "", x1, y1, "", ""]
-    names = image.classes or ()
+    names = classes_there(image)
     if len(names) + len(start) == BOX_COLUMNS or any(map(is_number, names)):
         yield from ([*start, name] for name in names)  # One line would look like a box.
     elif names or image.boxes is None:

@@ -37,6 +37,7 @@ class CocoFormat(Format):
         "whether an image without boxes was looked at: the file says it has none",
         "whether it is unknown if a box is a crowd: the file says it is none",
         "ids that are not whole numbers from 1 on, or not unique: replaced by others",
+        "relations",
     )
 
     def read(

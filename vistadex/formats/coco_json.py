@@ -1,10 +1,10 @@
-"""COCO's JSON as a stream of the items of its lists, in flat memory; the home of ijson."""
+"""JSON as a stream of the items of its lists, in flat memory; the home of ijson."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from typing import BinaryIO, TypeAlias
+from collections.abc import Callable, Iterator, Mapping
+from typing import BinaryIO, TypeAlias, TypeVar
 
 from ijson import JSONError
 from ijson.backends import yajl2_c
@@ -17,6 +17,7 @@ Item: TypeAlias = tuple[str, int, Json]
 """The key of a list ("" where the file is one list), the position in it, the value."""
 _Events: TypeAlias = Iterator[tuple[str, Json]]
 
+T = TypeVar("T")
 MAX_DEPTH = 20
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _STARTS = ("start_map", "start_array")
@@ -26,11 +27,14 @@ _ENDS = ("end_map", "end_array")
 class Document:
     """A JSON file with lists of objects at its top, read once from start to end."""
 
-    def __init__(self, path: str, *, lists: Mapping[str, frozenset[str]]) -> None:
+    def __init__(
+        self, path: str, *, lists: Mapping[str, frozenset[str]], expected: str = "a COCO file"
+    ) -> None:
         """Nothing is read yet.
 
         Args:
             path: of the file, as the user wrote it.
+            expected: what it should be, for messages.
             lists: the keys of the lists to go through ("" for a file that is one list), with the
                 fields of their objects to pass over: these become True where they hold something.
         """
@@ -43,21 +47,43 @@ class Document:
         self.passed_over: list[str] = []
         """Keys of what else stands there."""
         self._lists = lists
+        self._expected = expected
 
     def items(self) -> Iterator[Item]:
         """The items of the wanted lists as they stand in the file.
 
         Raises: FormatError where the file is not JSON, with the line and byte; SourceError.
         """
+        return self._whole(self._top)
+
+    def members(self) -> Iterator[tuple[str, Json]]:
+        """The keys at the top with their values, one by one, as they stand in the file.
+
+        Raises: FormatError where the file is no JSON object, with the line and byte; SourceError.
+        """
+        return self._whole(self._members)
+
+    def _whole(self, read: Callable[[_Events], Iterator[T]]) -> Iterator[T]:
         with opened(self.path) as file:
             tracked = _Tracked(file)
             try:
                 events = _events(tracked)
-                yield from self._top(events)
+                yield from read(events)
                 for _ in events:  # What follows the end is an error, too.
                     pass
             except JSONError as error:
                 raise self._not_json(file, tracked, error) from error
+
+    def _members(self, events: _Events) -> Iterator[tuple[str, Json]]:
+        event, _ = next(events)
+        if event != "start_map":
+            what = f"no JSON object, expected {self._expected}"
+            raise FormatError(f"{self.path}: {what}; check that it is one")
+        for event, key in events:
+            if event == "end_map":
+                return
+            first, value = next(events)
+            yield str(key), self._built(events, first, value)
 
     def _top(self, events: _Events) -> Iterator[Item]:
         event, _ = next(events)
@@ -108,7 +134,7 @@ class Document:
         if event not in _STARTS:
             return value
         if depth > MAX_DEPTH:
-            what = f"values are nested more than {MAX_DEPTH} deep, expected a COCO file"
+            what = f"values are nested more than {MAX_DEPTH} deep, expected {self._expected}"
             raise FormatError(f"{self.path}: {what}; check that it is one")
         if event == "start_array":
             made: list[Json] = []
@@ -142,7 +168,7 @@ class Document:
             what = "the JSON breaks off at the end of the file, expected its closing brackets"
             return FormatError(f"{self.path} byte {exact.position:,}: {what}; copy it again")
         place = f"{self.path} line {exact.line:,} byte {exact.position:,}"
-        what = f"not JSON here ({reason}), expected a COCO file"
+        what = f"not JSON here ({reason}), expected {self._expected}"
         return FormatError(f"{place}: {what}; correct it there, or export it again")
 
 

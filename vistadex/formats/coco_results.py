@@ -24,6 +24,7 @@ class CocoResultsFormat(Format):
         "classes: only their ids are written",
         "flags and attributes of boxes",
         "classes of whole images",
+        "relations",
     )
 
     def read(

@@ -95,6 +95,19 @@ class About:
     """A file's own number of each class by name, where it has numbers (COCO)."""
     attributes: Mapping[str, Json] = field(default_factory=dict)
     """What else it says of itself (COCO's info and licenses)."""
+    external_ids: Mapping[str, str] = field(default_factory=dict)
+    """The vocabulary's own id of each class by name (Open Images: /m/0k4j)."""
+    descriptions: Mapping[str, str] = field(default_factory=dict)
+    """What each class means, by name."""
+    parents: tuple[tuple[str, str], ...] = ()
+    """The hierarchy: class and the class above it."""
+
+
+def classes_there(image: AnnotatedImage) -> tuple[str, ...]:
+    """The classes of the whole image, without those that were looked for and are not there."""
+    names = image.classes or ()
+    scores = image.class_scores or (1.0,) * len(names)
+    return tuple(name for name, score in zip(names, scores, strict=True) if score > 0)
 
 
 class Format(ABC):
@@ -104,6 +117,10 @@ class Format(ABC):
     """Whether file names of pictures are below the same folder as the annotations (YOLO)."""
     pictures: ClassVar[str | None] = None
     """Folder with the pictures, below the annotations; None where the user has to say."""
+    pictures_optional: ClassVar[bool] = False
+    """Whether it is of use without its pictures: they are then known by their names alone."""
+    columnar: ClassVar[bool] = False
+    """Whether vistadex.loading reads it by column, where its pictures are not at hand."""
     losses: ClassVar[tuple[str, ...]] = ()
     """What writing this format leaves out of what the catalog can hold."""
 
@@ -141,7 +158,7 @@ class Format(ABC):
         Args:
             out: the file or folder to write; it does not exist yet.
             images: with width, height and boxes in pixels.
-            classes: every class name that occurs, sorted.
+            classes: every class name that occurs, in relations too, sorted.
         Raises: FormatError.
         """
 

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import TextIO, TypeAlias, TypeVar
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from vistadex.errors import FormatError, SourceError, SourceUnavailableError
 from vistadex.formats.contract import Problems
@@ -98,6 +98,31 @@ def top_names(source: Source) -> Iterator[str]:
                 break
             yield entry.key
         after = f"{folder}\U0010ffff" if folder else page[-1].key
+
+
+def names_in(source: Source, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Names of the files in one folder (`a/b/`; "" for the top), each with why it can't be read.
+
+    That is "" for most. Folders in it are not walked.
+    """
+    after = prefix or None
+    while (page := next(source.pages(after), None)) is not None:
+        for entry in page:
+            if not entry.key.startswith(prefix):
+                return
+            name = entry.key[len(prefix) :]
+            if "/" in name:
+                after = f"{prefix}{name[: name.index('/') + 1]}\U0010ffff"
+                break
+            yield name, entry.failure.message if entry.failure is not None else ""
+            after = entry.key
+
+
+def place_in(folder: str, key: str) -> str:
+    """The path or address of a file below a folder, as opened() takes it."""
+    if folder.lower().startswith("file://"):
+        key = quote(key)
+    return f"{folder.rstrip('/')}/{key}"
 
 
 def lines_of(source: Source, key: str) -> Iterator[tuple[int, bytes]]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from vistadex.errors import FormatError
-from vistadex.formats.contract import About, Format, Problems
+from vistadex.formats.contract import About, Format, Problems, classes_there
 from vistadex.formats.folders import (
     SPLITS,
     LineFiles,
@@ -45,6 +45,8 @@ class ImageFolderFormat(Format):
         "scores",
         "attributes named file_name, label or labels",
         "that an image is of no split: it goes to train",
+        "relations",
+        "classes that were looked for and are not there",
     )
 
     def read(
@@ -79,10 +81,11 @@ class ImageFolderFormat(Format):
 
         Raises: FormatError for an image that can't be written.
         """
-        if not image.classes:
+        classes = classes_there(image)
+        if not classes:
             what = "has no class of the whole image, expected one at least"
             raise FormatError(f"{image.file_name}: {what}; leave it out")
-        class_name = image.classes[0]
+        class_name = classes[0]
         if class_name[:1] in ("", ".") or "/" in class_name or "\0" in class_name:
             what = f"the class {shown(class_name)} can't be the name of a folder"
             raise FormatError(f"{image.file_name}: {what}; rename it")
@@ -95,7 +98,7 @@ def _described(name: str, image: AnnotatedImage) -> str:
 
     Raises: FormatError.
     """
-    classes = image.classes or ()
+    classes = classes_there(image)
     row: dict[str, Json] = {FILE_NAME: name, LABEL: classes[0]}
     if len(classes) > 1:
         row[LABELS] = list(classes)

@@ -55,6 +55,7 @@ class VocFormat(Format):
         "attributes of images other than split and database",
         "class names of whole images",
         "boxes of exactly one pixel (they read as a click without a box)",
+        "relations",
     )
 
     def root(self, path: str) -> str:

@@ -47,6 +47,7 @@ class YoloFormat(Format):
         "attributes of boxes, and of images other than split",
         "class names of whole images",
         "that an image is of no split: it goes to train",
+        "relations",
     )
 
     def root(self, path: str) -> str:

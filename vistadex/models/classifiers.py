@@ -64,6 +64,7 @@ class Classifier:
             scores = self._head.decode(tensors[0].reshape(-1))
             check_finite("scores", scores)
             best = np.argsort(-scores, kind="stable")[: self._max_classes]
+            best = best[scores[best] > 0]  # 0 of a quantized network says nothing
             found[index] = Classification(np.clip(scores[best], 0, 1), best)
         return [found[i] for i in range(len(images))]
 

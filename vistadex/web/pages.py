@@ -25,7 +25,12 @@ _templates = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_templates.globals.update(hue=hue, class_href=queries.class_href, search_href=queries.search_href)
+_templates.globals.update(
+    hue=hue,
+    class_href=queries.class_href,
+    relation_href=views.relation_href,
+    search_href=queries.search_href,
+)
 _templates.filters.update(
     number=views.number, size=views.size, score=views.score, time=views.minute
 )

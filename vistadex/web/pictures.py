@@ -18,10 +18,11 @@ from PIL import Image
 from vistadex import settings
 from vistadex.catalog import Catalog, IndexedImage
 from vistadex.decoding import decode, encode_jpeg, format_of
-from vistadex.errors import DecodingError, SourceTooLargeError
-from vistadex.records import DecodedImage
+from vistadex.errors import DecodingError, SourceMissingError, SourceTooLargeError
+from vistadex.records import NOMINAL_SIDE, DecodedImage
 from vistadex.sources import Content, Source, open_source
 from vistadex.sources.contract import NO_VERSION
+from vistadex.sources.places import Places
 from vistadex.web import problems
 from vistadex.web.api import ImageId
 from vistadex.web.cache import Cache
@@ -91,6 +92,7 @@ class Pictures:
         self._decoding = threading.Semaphore(MAX_DECODES)
         self._lock = threading.Lock()
         self._sources: dict[str, Source] = {}
+        self._places = Places(local=False)
         self._making: dict[str, Future[Picture]] = {}
 
     def close(self) -> None:
@@ -190,19 +192,31 @@ class Pictures:
                 f"{image.uri}: {image.size_bytes} bytes, more than the limit of "
                 f"{self._max_file_bytes}; raise the setting max_file_bytes",
             )
+        source, key = self._place(image)
+        try:
+            content = source.read_within(key, self._max_file_bytes)
+        except SourceTooLargeError as error:
+            advice = "raise the setting max_file_bytes"
+            raise DecodingError("too_large", f"{error}; or {advice}") from error
+        if image.status == "unseen":
+            return replace(content, version=image.version)
+        # A manifest's picture has the version that the manifest says, which the catalog knows.
+        return content if content.version else replace(content, version=image.version)
+
+    def _place(self, image: IndexedImage) -> tuple[Source, str]:
+        """Where an image's picture is read: in its source, or where it is shown from."""
+        if image.status == "unseen":
+            if image.image_url is None:
+                why = "known from annotations alone; import again with --image-url, or index it"
+                raise SourceMissingError(f"{image.uri}: {why}")
+            return self._places.locate(image.image_url)
         with self._lock:
             source = self._sources.get(image.source)
         if source is None:
             source = open_source(image.source)
             with self._lock:
                 source = self._sources.setdefault(image.source, source)
-        try:
-            content = source.read_within(image.key, self._max_file_bytes)
-        except SourceTooLargeError as error:
-            advice = "raise the setting max_file_bytes"
-            raise DecodingError("too_large", f"{error}; or {advice}") from error
-        # A manifest's picture has the version that the manifest says, which the catalog knows.
-        return content if content.version else replace(content, version=image.version)
+        return source, image.key
 
 
 def _tag(image: IndexedImage, version: str) -> str:
@@ -222,7 +236,7 @@ def _fitted(width: int, height: int, max_width: int, max_height: int) -> tuple[i
 
 def _needed(image: IndexedImage) -> tuple[int, int]:
     """Long and short side that its thumbnail needs; a failed image's size is not known."""
-    if not (image.width and image.height):
+    if not (image.width and image.height) or image.width == NOMINAL_SIDE:
         return THUMBNAIL_HEIGHT, THUMBNAIL_HEIGHT
     size = _fitted(image.width, image.height, THUMBNAIL_WIDTH, THUMBNAIL_HEIGHT)
     return max(size), min(size)

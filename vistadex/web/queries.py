@@ -14,7 +14,7 @@ from vistadex.records import SCORE_SCALE
 from vistadex.web.api import USUAL_LIMIT, Asked
 
 T = TypeVar("T")
-_WORD = r'(?!-|source:|model:)[^\s&|"<>]+'
+_WORD = r'(?!-|[A-Za-z_][\w.-]*:)[^\s&|"<>]+'
 _PLAIN = re.compile(rf"(?!(?:.* )?score$){_WORD}(?: {_WORD})*")
 """Behind a last word `score`, a count would be read as a limit."""
 
@@ -41,17 +41,22 @@ def query_text(query: Query) -> str:
     """A query as text that parses to the same query."""
     parts = [_term_text(term) for term in query.terms]
     text = (" | " if query.mode == "any" else " & ").join(parts)
-    rest = [f"-{class_text(name)}" for name in query.without]
+    rest = [f"-{_term_text(term)}" for term in query.without]
     if query.min_score:
         rest.append(_score_text(query.min_score))
     if query.source:
         rest.append(f'source:"{query.source}"')
     if query.model:
         rest.append(f'model:"{query.model}"')
+    if query.duplicates:
+        rest.append(f"duplicate:{query.duplicates}")
+    rest += [f'{name}:"{value}"' for name, value in query.attributes]
     return " ".join([text, *rest] if text else rest)
 
 
 def _term_text(term: Term) -> str:
+    if term.relation is not None:
+        return f'relation:"{term.relation}"'
     least = f">={term.min_boxes}" if term.min_boxes else ""
     return class_text(term.class_name) + least
 
@@ -87,7 +92,7 @@ def chips(asked: Asked) -> list[Chip]:
         (_term_text(one), replace(query, terms=_without(query.terms, one))) for one in query.terms
     ]
     found += [
-        (f"not {one}", replace(query, without=_without(query.without, one)))
+        (f"not {one.label}", replace(query, without=_without(query.without, one)))
         for one in query.without
     ]
     if query.min_score:
@@ -97,6 +102,11 @@ def chips(asked: Asked) -> list[Chip]:
         found.append((f"source {query.source}", replace(query, source=None)))
     if query.model:
         found.append((f"model {query.model}", replace(query, model=None)))
+    if query.duplicates:
+        found.append((f"{query.duplicates} duplicates", replace(query, duplicates=None)))
+    for pair in query.attributes:
+        rest = replace(query, attributes=_without(query.attributes, pair))
+        found.append((f"{pair[0]} {pair[1]}", rest))
     shown = [Chip(label, search_href(asked, q=query_text(rest))) for label, rest in found]
     if asked.min_score:
         shown.append(Chip(f"score ≥ {asked.min_score:g}", search_href(asked, min_score=0.0)))
@@ -117,7 +127,7 @@ def corrected(text: str, suggestion: str) -> str:
         query = parse(text)
     except QueryError:
         return class_text(suggestion)
-    names = [term.class_name for term in query.terms] + list(query.without)
+    names = [term.class_name for term in (*query.terms, *query.without) if term.class_name]
     likeness = {
         name: difflib.SequenceMatcher(None, name.casefold(), suggestion.casefold()).ratio()
         for name in names
@@ -126,9 +136,13 @@ def corrected(text: str, suggestion: str) -> str:
     if not likeness:
         return class_text(suggestion)
     wrong = max(likeness, key=lambda name: likeness[name])
-    terms = tuple(
-        replace(term, class_name=suggestion) if term.class_name == wrong else term
-        for term in query.terms
+    terms, without = (
+        tuple(
+            dict.fromkeys(
+                replace(term, class_name=suggestion) if term.class_name == wrong else term
+                for term in some
+            )
+        )
+        for some in (query.terms, query.without)
     )
-    without = tuple(suggestion if name == wrong else name for name in query.without)
-    return query_text(replace(query, terms=tuple(dict.fromkeys(terms)), without=without))
+    return query_text(replace(query, terms=terms, without=without))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,6 +12,7 @@ from urllib.parse import quote
 from vistadex.drawing import hue
 from vistadex.grammar import parse
 from vistadex.jsonable import Box, FoundBox, Image, SearchPage, SearchResult
+from vistadex.records import NOMINAL_SIDE
 from vistadex.web import queries
 from vistadex.web.api import Asked
 from vistadex.web.pictures import picture_tag
@@ -47,20 +49,24 @@ class ImageView:
     """What is drawn: of a failed image its thumbnail, which is a placeholder where need be."""
     width: int
     height: int
+    nominal: bool
+    """Whether width and height are no pixels: boxes are known as fractions alone."""
     labels: list[tuple[FoundBox, str, float, float]]
     """Boxes with their labels' places: side from which, and how far from there and from the top,
-    in percent of the picture."""
+    in percent of the picture; none where the picture's size is not known."""
     text: str
 
 
 def tiles(page: SearchPage, asked: Asked) -> list[Tile]:
     """A page's results as tiles; the boxes are those of the classes asked for, or all."""
-    wanted = {term.class_name.casefold() for term in parse(asked.q).terms}
+    terms = parse(asked.q).terms
+    wanted = {term.class_name.casefold() for term in terms if term.relation is None}
     return [_tile(result, asked, wanted) for result in page["results"]]
 
 
 def _tile(result: SearchResult, asked: Asked, wanted: set[str]) -> Tile:
-    width, height = result["width"] or 4, result["height"] or 3
+    nominal = result["width"] == NOMINAL_SIDE
+    width, height = (4, 3) if nominal else (result["width"] or 4, result["height"] or 3)
     state = queries.search_href(asked, after=result["cursor"]).removeprefix("/")
     drawn = [one for one in result["boxes"] if not wanted or one["class"].casefold() in wanted]
     return Tile(
@@ -70,9 +76,9 @@ def _tile(result: SearchResult, asked: Asked, wanted: set[str]) -> Tile:
         width=width,
         height=height,
         ratio=round(min(WIDEST, max(NARROWEST, width / height)), 3),
-        caption=score(result["score"]) if wanted else "",
+        caption=score(result["score"]) if result["matched"] else "",
         text=_said(result["classes"], result["uri"]),
-        paths=_paths(drawn[:MAX_TILE_BOXES]),
+        paths=_paths(drawn[:MAX_TILE_BOXES]) if result["width"] and not nominal else [],
     )
 
 
@@ -106,7 +112,12 @@ def image_view(image: Image) -> ImageView:
         shown=thumbnail if image["status"] == "failed" else original,
         width=width,
         height=height,
-        labels=[(one, *_label_place(one["box"], width, height)) for one in image["boxes"]],
+        nominal=width == NOMINAL_SIDE,
+        labels=[
+            (one, *_label_place(one["box"], width, height))
+            for one in image["boxes"]
+            if image["width"]
+        ],
         text=_said(image["classes"], image["uri"]),
     )
 
@@ -118,6 +129,13 @@ def _label_place(box: Box, width: int, height: int) -> tuple[str, float, float]:
     if x0 > 0.7 * width:
         return "right", max(0.0, round(100 - 100 * x1 / width, 2)), top
     return "left", round(100 * x0 / width, 2), top
+
+
+def relation_href(subject: str, predicate: str, object: str) -> str | None:
+    """The search for a relation; None where no query can name it."""
+    parts = [re.sub(r"([\\%_/])", r"\\\1", one) for one in (subject, predicate, object)]
+    text = "/".join(parts)
+    return queries.query_href(f'relation:"{text}"') if queries.can_name(text) else None
 
 
 def number(value: int) -> str:

@@ -35,6 +35,17 @@ boxes.forEach((box, i) => {
   box.addEventListener('pointerleave', () => labels[i].classList.remove('on'));
 });
 
+const img = picture.querySelector('img');
+function fit() { // boxes are known as fractions alone: the picture says its shape itself
+  if (!img.naturalWidth) return;
+  picture.style.setProperty('--w', img.naturalWidth);
+  picture.style.setProperty('--ht', img.naturalHeight);
+}
+if ('nominal' in picture.dataset) {
+  img.addEventListener('load', fit);
+  fit();
+}
+
 const here = location.pathname + location.search;
 const [back, previous, next] = ['#back', '#previous', '#next'].map((id) => document.querySelector(id));
 const walk = JSON.parse(sessionStorage.getItem('walk') ?? 'null');

@@ -1,0 +1,296 @@
+"""Facets over posting lists: what is in the images that a query finds.
+
+Of few images the rows are looked up one by one; of many, all lists are read in their order, with a
+truth value for each image that says whether the query finds it. Facets of many images are kept.
+Shape letters as in vistadex.catalog.ranking.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from vistadex.catalog.postings import NOT_BEST, Array, Lists, as_bits, distinct
+from vistadex.catalog.ranking import SUM_BITS, Limits, Search, ranges, slots
+from vistadex.catalog.scope import BINS, Scope
+from vistadex.records import SCORE_SCALE
+
+CHUNK = 1 << 18
+"""Rows that are looked at in one go."""
+FEW_ROWS = 4_000_000
+"""Up to which the rows of a result are looked up one by one."""
+MANY_IMAGES = 1 << 16
+"""From which they are chunked."""
+KEPT = 32
+"""Facets that are kept of a snapshot: up to 10 MB with 20,000 classes."""
+FEW_IMAGES = 1 << 16
+"""Of fewer, facets are made anew rather than mended when some of them have changed."""
+
+
+class Numbers(NamedTuple):
+    """Ids and how many images have each."""
+
+    ids: Array
+    counts: Array
+
+
+class PartialFacets(NamedTuple):
+    """Facets of one snapshot, in arrays that can be added."""
+
+    images: int
+    classes: Numbers
+    predicates: Numbers
+    scores: Array
+    """(BINS,)."""
+    sizes: Array
+    """(BINS,)."""
+
+
+class _Result(NamedTuple):
+    """The images that a query finds, in one of two ways."""
+
+    images: int
+    pos: Array | None
+    """Rising positions, where they are few."""
+    mask: Array
+    """(N,) bool; empty where pos is given."""
+
+
+def facets(search: Search) -> PartialFacets:
+    """The facets of all that a query finds in a snapshot."""
+    scores = np.zeros(BINS, np.int64)
+    result = _result(search, scores)
+    return PartialFacets(
+        result.images,
+        _numbers(search, "class", result),
+        _numbers(search, "predicate", result),
+        scores,
+        _sizes(search, result),
+    )
+
+
+class KeptFacets:
+    """Facets of the same snapshot that were asked for last. Safe to use from several threads.
+
+    They are kept as the snapshot is, whatever has changed since: what its images that no longer
+    count add to them is taken away each time.
+    """
+
+    def __init__(self) -> None:
+        self._found: OrderedDict[Scope, PartialFacets] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def facets(self, search: Search) -> PartialFacets:
+        """The facets of all that a query finds in the snapshot."""
+        if search.only is not None:
+            return facets(search)
+        with self._lock:
+            found = self._found.get(search.scope)
+            if found is not None:
+                self._found.move_to_end(search.scope)
+        if found is None:
+            found = facets(replace(search, dead=search.dead[:0]))
+            with self._lock:
+                self._found[search.scope] = found
+                while len(self._found) > KEPT:
+                    self._found.popitem(last=False)
+        if not search.dead.size:
+            return found
+        if found.images < FEW_IMAGES:
+            return facets(search)
+        gone = search.postings.ids[search.dead]
+        return _less(found, facets(replace(search, dead=search.dead[:0], only=gone)))
+
+
+def _less(found: PartialFacets, gone: PartialFacets) -> PartialFacets:
+    """Facets without those of some of the images."""
+    return PartialFacets(
+        found.images - gone.images,
+        _fewer(found.classes, gone.classes),
+        _fewer(found.predicates, gone.predicates),
+        found.scores - gone.scores,
+        found.sizes - gone.sizes,
+    )
+
+
+def _fewer(found: Numbers, gone: Numbers) -> Numbers:
+    """Numbers without others, whose ids are among theirs."""
+    order = np.argsort(found.ids)
+    counts = found.counts.copy()
+    counts[order[np.searchsorted(found.ids, gone.ids, sorter=order)]] -= gone.counts
+    return Numbers(found.ids[counts > 0], counts[counts > 0])
+
+
+def _result(search: Search, scores: Array) -> _Result:
+    """The images that a query finds; adds them to the histogram of scores."""
+    least = np.uint32(search.floor if search.scope.wanted else 1)
+    mask = np.empty(0, bool)
+    total = 0
+    for part in search.parts():
+        found = part.keys >= least
+        number = int(np.count_nonzero(found))
+        if search.scope.wanted and number:
+            scores += _score_bins(part.keys.compress(found) if number < found.size else part.keys)
+        if part.pos is not None:
+            return _Result(number, part.pos[found].astype(np.intp), mask)
+        if not mask.size:
+            mask = np.zeros(search.postings.images, bool)
+        mask[part.first : part.first + found.size] = found
+        total += number
+    rows = search.postings.forwards["class"].slot.size
+    if total * rows <= FEW_ROWS * search.postings.images:
+        return _Result(total, np.flatnonzero(mask), np.empty(0, bool))
+    return _Result(total, None, mask)
+
+
+def _score_bins(keys: Array) -> Array:
+    """(BINS,): images by the mean best score of what they match."""
+    matched = keys >> np.uint32(SUM_BITS)
+    scaled = (keys & np.uint32((1 << SUM_BITS) - 1)) * np.uint32(BINS)
+    most = int(matched.max())
+    divisor = (
+        np.uint32(most * SCORE_SCALE)
+        if most == int(matched.min())
+        else matched * np.uint32(SCORE_SCALE)
+    )
+    return np.bincount(np.minimum(scaled // divisor, BINS - 1), minlength=BINS)
+
+
+def _numbers(search: Search, kind: str, result: _Result) -> Numbers:
+    lists = search.postings.lists[kind]
+    if result.pos is not None:
+        counts = _looked_up(search, kind, result.pos)
+    else:
+        counts = _in_order(lists, search.limits, result.mask)
+    there = np.flatnonzero(counts)
+    by_slot = np.empty(lists.keys.size, np.int64)
+    by_slot[lists.slots] = lists.keys
+    return Numbers(by_slot[there], counts[there])
+
+
+def _looked_up(search: Search, kind: str, pos: Array) -> Array:
+    """(K,): how many of few images have each, from their own rows."""
+    lists, forward = search.postings.lists[kind], search.postings.forwards[kind]
+    limits = search.limits
+    counts = np.zeros(lists.keys.size, np.int64)
+    for of_image, rows in _rows_of(forward.starts, pos):
+        slot = forward.slot[rows]
+        if limits.is_none and lists.more is None:
+            counts += np.bincount(slot, minlength=counts.size)
+            continue
+        score = forward.score[rows]
+        if limits.analyzers is None:
+            kept = (score < NOT_BEST) & (score >= np.uint32(limits.min_score))
+            counts += np.bincount(slot.compress(kept), minlength=counts.size)
+            continue
+        kept = (score & ~NOT_BEST) >= np.uint32(limits.min_score)
+        kept &= limits.analyzers[forward.analyzer[rows]]
+        pairs = distinct(of_image.compress(kept) * counts.size + slot.compress(kept))
+        counts += np.bincount(pairs % counts.size, minlength=counts.size)
+    return counts
+
+
+def _rows_of(starts: Array, pos: Array) -> Iterator[tuple[Array, Array]]:
+    """Some at a time: of which image each row is, and where it stands."""
+    for i in range(0, pos.size, MANY_IMAGES):
+        part = pos[i : i + MANY_IMAGES]
+        first = starts[part]
+        each = starts[part + 1] - first
+        rows = int(each.sum())
+        if rows:
+            before = np.cumsum(each) - each
+            yield (
+                np.repeat(part, each),
+                np.repeat(first - before, each) + np.arange(rows),
+            )
+
+
+def _in_order(lists: Lists, limits: Limits, mask: Array) -> Array:
+    """(K,): how many of the images have each, from all lists in their order."""
+    counts = np.zeros(lists.keys.size, np.int64)
+    sparse = np.ones(lists.keys.size, bool)
+    if limits.is_none and lists.bits is not None and lists.dense is not None:
+        found = as_bits(mask)
+        both = np.empty_like(found)
+        for slot, bits in zip(lists.dense.tolist(), lists.bits, strict=True):
+            np.bitwise_and(found, bits, out=both)
+            counts[slot] = np.bitwise_count(both).sum(dtype=np.int64)
+        sparse[lists.dense] = False
+    filled = np.flatnonzero(np.diff(lists.starts))
+    starts = lists.starts[filled]
+    for first, last in ranges(np.flatnonzero(sparse)):
+        end = int(lists.starts[last])
+        for a in range(int(lists.starts[first]), end, CHUNK):
+            b = min(a + CHUNK, end)
+            found = mask.take(lists.pos[a:b])
+            if not limits.is_none:
+                found &= limits.keep(lists, a, b)
+            i, j = int(np.searchsorted(starts, a, "right")) - 1, int(np.searchsorted(starts, b))
+            counts[filled[i:j]] += _sums(found, np.maximum(starts[i:j] - a, 0))
+    if limits.analyzers is not None and lists.more is not None:
+        counts += _by_others(lists, limits, mask)
+    return counts
+
+
+def _sums(found: Array, starts: Array) -> Array:
+    """How many are true from each start up to the next."""
+    if starts.size == 1:
+        return np.array([np.count_nonzero(found)])
+    sums: Array = np.add.reduceat(found.view(np.uint8), starts, dtype=np.uint32)
+    return sums
+
+
+def _by_others(lists: Lists, limits: Limits, mask: Array) -> Array:
+    """(K,): how many of the images have each by rows whose best row does not count."""
+    more, ahead, analyzers = lists.more, lists.ahead, limits.analyzers
+    assert more is not None
+    assert ahead is not None
+    assert analyzers is not None
+    found = [np.empty(0, np.int64)]
+    for a in range(0, more.pos.size, CHUNK):
+        b = min(a + CHUNK, more.pos.size)
+        kept = limits.keep(more, a, b) & ~analyzers[ahead[a:b]] & mask.take(more.pos[a:b])
+        found.append(np.flatnonzero(kept) + a)
+    rows = np.concatenate(found)
+    slot, pos = np.searchsorted(more.starts, rows, "right") - 1, more.pos[rows]
+    new = np.append(True, (slot[1:] != slot[:-1]) | (pos[1:] != pos[:-1]))[: rows.size]
+    return np.bincount(slot[new], minlength=lists.keys.size)
+
+
+def _sizes(search: Search, result: _Result) -> Array:
+    """(BINS,): boxes of the wanted classes, else of all, in the images by their size."""
+    lists, limits = search.postings.lists["box"], search.limits
+    ids = [id_ for one in search.scope.wanted if one.kind == "class" for id_ in one.ids]
+    wanted = slots(lists, ids) if ids else np.arange(lists.keys.size)
+    sizes = np.zeros(BINS, np.int64)
+    if result.pos is not None:
+        return _sizes_of_few(search, result.pos, wanted)
+    for first, last in ranges(wanted):
+        start, end = int(lists.starts[first]), int(lists.starts[last])
+        for a in range(start, end, CHUNK):
+            b = min(a + CHUNK, end)
+            found = result.mask.take(lists.pos[a:b])
+            if not limits.is_none:
+                found &= limits.keep(lists, a, b)
+            sizes += np.bincount(lists.number[a:b].compress(found), minlength=BINS)
+    return sizes
+
+
+def _sizes_of_few(search: Search, pos: Array, wanted: Array) -> Array:
+    forward, limits = search.postings.forwards["box"], search.limits
+    of_wanted = np.zeros(search.postings.lists["box"].keys.size, bool)
+    of_wanted[wanted] = True
+    sizes = np.zeros(BINS, np.int64)
+    for _, rows in _rows_of(forward.starts, pos):
+        kept = of_wanted[forward.slot[rows]]
+        if not limits.is_none:
+            kept &= forward.score[rows] >= np.uint32(limits.min_score)
+        if limits.analyzers is not None:
+            kept &= limits.analyzers[forward.analyzer[rows]]
+        sizes += np.bincount(forward.number[rows.compress(kept)], minlength=BINS)
+    return sizes
