@@ -18,6 +18,7 @@ import sqlalchemy as sa
 
 from vistadex import Catalog
 from vistadex.catalog import registering, tables, writing
+from vistadex.errors import UsageError
 from vistadex.records import Detections, ImageEntry, Json, Model, Outcome, Task
 
 SOURCE = "/invented/photographs"
@@ -38,8 +39,8 @@ class InventedDetector:
     parameters: Mapping[str, Json] = field(default_factory=dict)
 
     def load(self) -> Model:
-        """Nothing is there to load."""
-        raise NotImplementedError
+        """Raises UsageError: what was invented can't look."""
+        raise UsageError(f"{self.name}: was invented, expected a model to run")
 
 
 def outcomes(start: int, number: int, classes: int, version: int) -> list[Outcome]:

@@ -66,7 +66,7 @@ def result_of(task: Task, data: st.DataObject, side: int) -> Result:
 def related(data: st.DataObject, side: int) -> Relations:
     return Relations(
         tuple(
-            Relation(s, p, o, box and tuple(side * one for one in box), None, score)  # type: ignore[arg-type]
+            Relation(s, p, o, box and tuple(side * one for one in box), None, score)
             for s, p, o, score, box in data.draw(found_relations)
         )
     )
@@ -183,7 +183,7 @@ class Catalogs(RuleBasedStateMachine):
         check_images(rows)
         self.check_log(rows)
 
-    def check_log(self, rows: dict[str, list[sa.Row]]) -> None:  # type: ignore[type-arg]
+    def check_log(self, rows: dict[str, list[sa.Row]]) -> None:
         """Every image of which something else is known than before is named in the log."""
         said: dict[int, list[object]] = defaultdict(list)
         for row in rows["image"]:
@@ -225,12 +225,12 @@ def counted(
     return {pair: (len(ids), things[pair]) for pair, ids in images.items()}
 
 
-def kept(rows: Iterable[sa.Row]) -> dict[tuple[int, int], tuple[int, int]]:  # type: ignore[type-arg]
+def kept(rows: Iterable[sa.Row]) -> dict[tuple[int, int], tuple[int, int]]:
     """A table of counts, without what is 0."""
     return {(row[0], row[1]): (row[2], row[3]) for row in rows if row[2] or row[3]}
 
 
-def check_classes(rows: dict[str, list[sa.Row]]) -> None:  # type: ignore[type-arg]
+def check_classes(rows: dict[str, list[sa.Row]]) -> None:
     packed = [
         (one.class_id, one.score, row.image_id, row.analyzer_id, one.boxes)
         for row in rows["analysis"]
@@ -247,7 +247,7 @@ def check_classes(rows: dict[str, list[sa.Row]]) -> None:  # type: ignore[type-a
     assert sorted(by_boxes) == sorted(row for row in listed if row[4])
 
 
-def check_relations(rows: dict[str, list[sa.Row]]) -> None:  # type: ignore[type-arg]
+def check_relations(rows: dict[str, list[sa.Row]]) -> None:
     found: dict[tuple[int, int, int], list[int]] = defaultdict(list)
     for row in rows["relation"]:
         found[row.type_id, row.image_id, row.analyzer_id].append(row.score)
@@ -259,7 +259,7 @@ def check_relations(rows: dict[str, list[sa.Row]]) -> None:  # type: ignore[type
     assert kept(rows["predicate_count"]) == of_predicate
 
 
-def check_images(rows: dict[str, list[sa.Row]]) -> None:  # type: ignore[type-arg]
+def check_images(rows: dict[str, list[sa.Row]]) -> None:
     in_source = Counter(row.source_id for row in rows["image"])
     assert {row.id: row.images for row in rows["source"] if row.images} == in_source
     sizes = {row.id: row.width for row in rows["image"]}
@@ -277,6 +277,6 @@ def check_images(rows: dict[str, list[sa.Row]]) -> None:  # type: ignore[type-ar
 
 
 def test_counts_and_log_are_right_after_any_sequence_of_writes() -> None:
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         Catalogs, settings=settings(max_examples=40, stateful_step_count=12, deadline=None)
     )

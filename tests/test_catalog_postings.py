@@ -33,7 +33,7 @@ class _Whole(RedSquareDetector):
         return "f" * 64
 
     @property
-    def task(self) -> str:  # type: ignore[override]
+    def task(self) -> str:
         return "classifier"
 
 

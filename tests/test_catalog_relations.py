@@ -90,8 +90,8 @@ def catalog(catalog_url: str) -> Iterator[Catalog]:
 
 
 def keys(catalog: Catalog, query: str = "", **options: object) -> list[str]:
-    found = catalog.search(query, **options)  # type: ignore[arg-type]
-    assert catalog.count(query, **options) == len(found.results)  # type: ignore[arg-type]
+    found = catalog.search(query, **options)
+    assert catalog.count(query, **options) == len(found.results)
     return [one.image.key for one in found.results]
 
 

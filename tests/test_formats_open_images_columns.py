@@ -188,5 +188,5 @@ def test_boxes_out_of_the_picture_are_left_out_or_cut_off_and_said(tmp_path: Pat
     [found] = columns.read("boxes", columns.files["boxes"][0], problems)
     assert problems.counts == {"cut-off": 2, "outside": 1, "bad-row": 1}
     corners = [[0, 0, 500_000, 500_000], [0, 0, 500_000, 1_000_000], [0, 0, 500_000, 1_000_000]]
-    np.testing.assert_array_equal(found.corners, corners)  # type: ignore[union-attr]
+    np.testing.assert_array_equal(found.corners, corners)
     assert found.scores.tolist() == [1_000_000] * 3

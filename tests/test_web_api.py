@@ -2,129 +2,27 @@
 
 from __future__ import annotations
 
-import io
 import json
-import os
-import shutil
-import threading
-import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
 
-import httpx2 as httpx
-import numpy as np
 import pytest
-from PIL import Image
 from starlette.testclient import TestClient
 
-import vistadex
+from tests.web_catalog import (
+    HTML,
+    asking,
+    error,
+    filled_catalog,
+    ids,
+    pictures_folder,
+)
 from vistadex import jsonable
-from vistadex.catalog import Catalog, registering, writing
-from vistadex.records import Analyzer, Detections, Failure, Outcome
-from vistadex.sources import open_source
-from vistadex.sources.folder import FolderSource
-from vistadex.testing import RedSquareDetector
+from vistadex.catalog import Catalog
 from vistadex.web import create_app, queries
-from vistadex.web.cache import Cache
-from vistadex.web.pictures import Pictures
-from vistadex.web.views import picture_href
 
-CLASSES = ("dog", "cat", "traffic light", "t-shirt", "-minus", 'with "quotes"', "person")
-HTML = {"Accept": "text/html"}
-PICTURE = {"Accept": "image/avif,image/webp,image/*,*/*;q=0.8"}
-
-
-def detections(*found: tuple[str, float, tuple[float, float, float, float]]) -> Detections:
-    return Detections(
-        np.array([box for _, _, box in found], np.float32).reshape(-1, 4),
-        np.array([score for _, score, _ in found], np.float32),
-        np.array([CLASSES.index(name) for name, _, _ in found], np.int64),
-    )
-
-
-def drawn(kind: str, size_wh: tuple[int, int] = (640, 480)) -> bytes:
-    file = io.BytesIO()
-    picture = Image.new("RGB", size_wh, "steelblue")
-    picture.paste("orange", (100, 50, 300, 250))
-    picture.save(file, kind)
-    return file.getvalue()
-
-
-def size_of(data: bytes) -> tuple[int, int]:
-    with Image.open(io.BytesIO(data)) as picture:
-        return picture.size
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    (folder / "a.jpg").write_bytes(drawn("JPEG"))
-    (folder / "b.png").write_bytes(drawn("PNG", (300, 900)))
-    (folder / "c.tif").write_bytes(drawn("TIFF"))
-    (folder / "d.jpg").write_bytes(b"<script>alert(1)</script>")
-    (folder / "e <b>.webp").write_bytes(drawn("WEBP", (2000, 100)))
-    return folder
-
-
-@pytest.fixture
-def catalog(folder: Path, tmp_path: Path) -> Iterator[Catalog]:
-    analyzer = SimpleNamespace(
-        sha256="c0ffee" * 10 + "1234",
-        name="drawn",
-        task="detector",
-        classes=CLASSES,
-        card={},
-        parameters={"min_score": 0.25},
-    )
-    box = (100.0, 50.0, 300.0, 250.0)
-    found = {
-        "a.jpg": detections(("dog", 0.9, box), ("dog", 0.5, (0, 0, 9.5, 9)), ("cat", 0.3, box)),
-        "b.png": detections(("dog", 0.7, box), ("traffic light", 0.8, box)),
-        "c.tif": detections(("t-shirt", 0.6, box), ("-minus", 0.55, box)),
-        "e <b>.webp": detections(('with "quotes"', 0.6, (0, 0, 50, 50))),
-    }
-    source = open_source(folder)
-    outcomes = []
-    for page in source.pages():
-        for entry in page:
-            if entry.key in found:
-                size = size_of((folder / entry.key).read_bytes())
-                outcomes.append(Outcome(entry, *size, (found[entry.key],)))
-            else:
-                outcomes.append(
-                    Outcome(entry, failure=Failure("not_an_image", "begins with b'<script>'"))
-                )
-    with Catalog(str(tmp_path / "catalog.db"), create=True) as catalog:
-        with catalog.writing() as connection:
-            source_id = registering.register_source(connection, source.uri)
-            registered = registering.register_analyzer(connection, cast(Analyzer, analyzer))
-            writing.write_outcomes(connection, source_id, [registered], outcomes)
-        yield catalog
-
-
-@pytest.fixture
-def client(catalog: Catalog, tmp_path: Path) -> Iterator[TestClient]:
-    app = create_app(catalog, tmp_path / "cache")
-    with TestClient(app, base_url="http://127.0.0.1:8765", raise_server_exceptions=False) as client:
-        yield client
-
-
-def ids(client: TestClient) -> dict[str, int]:
-    """Ids by key, failed images included."""
-    results = client.get("/api/v1/search").json()["results"]
-    failed = client.get("/api/v1/errors").json()["images"]
-    return {one["uri"].rpartition("/")[2]: one["id"] for one in [*results, *failed]}
-
-
-def error(answer: httpx.Response, status: int) -> dict[str, Any]:
-    assert answer.status_code == status, answer.text
-    problem = answer.json()["error"]
-    assert set(problem) == {"type", "message", "suggestions"}
-    return cast(dict[str, Any], problem)
+folder = pytest.fixture(pictures_folder)
+catalog = pytest.fixture(filled_catalog)
+client = pytest.fixture(asking)
 
 
 def test_search_returns_ranked_images_with_boxes(client: TestClient, folder: Path) -> None:
@@ -347,204 +245,6 @@ def test_image_page_leads_on_to_the_next_result(client: TestClient) -> None:
     first, second = client.get("/api/v1/search?q=dog").json()["results"]
     page = client.get(f"/image/{first['id']}?q=dog&after={first['cursor']}", headers=HTML).text
     assert f'href="/image/{second["id"]}?q=dog&amp;after={second["cursor"]}"' in page
-
-
-@pytest.mark.parametrize(
-    ("name", "media_type", "same"),
-    [
-        ("a.jpg", "image/jpeg", True),
-        ("b.png", "image/png", True),
-        ("e <b>.webp", "image/webp", True),
-        ("c.tif", "image/jpeg", False),
-    ],
-)
-def test_originals_are_sent_as_they_are_or_as_jpeg(
-    client: TestClient, folder: Path, name: str, media_type: str, same: bool
-) -> None:
-    answer = client.get(f"/picture/{ids(client)[name]}")
-    assert answer.status_code == 200
-    assert answer.headers["content-type"] == media_type
-    assert answer.headers["x-content-type-options"] == "nosniff"
-    assert (answer.content == (folder / name).read_bytes()) == same
-    assert size_of(answer.content) == size_of((folder / name).read_bytes())
-
-
-@pytest.mark.parametrize(
-    ("name", "size"), [("a.jpg", (341, 256)), ("b.png", (85, 256)), ("e <b>.webp", (1024, 51))]
-)
-def test_thumbnails_are_small_jpegs(client: TestClient, name: str, size: tuple[int, int]) -> None:
-    answer = client.get(f"/thumbnail/{ids(client)[name]}")
-    assert answer.headers["content-type"] == "image/jpeg"
-    assert size_of(answer.content) == size
-
-
-@pytest.mark.parametrize("kind", ["picture", "thumbnail"])
-def test_known_pictures_are_not_sent_again(client: TestClient, kind: str) -> None:
-    url = f"/{kind}/{ids(client)['a.jpg']}"
-    first = client.get(url)
-    tag = first.headers["etag"]
-    assert first.headers["cache-control"] == "private, no-cache"
-    again = client.get(url, headers={"If-None-Match": f'"other", {tag}'})
-    assert again.status_code == 304
-    assert again.content == b""
-    assert again.headers["etag"] == tag
-    kept = client.get(url, params={"v": tag.strip('"')})
-    assert "immutable" in kept.headers["cache-control"]
-
-
-def test_thumbnails_come_from_the_cache_when_the_source_is_gone(
-    client: TestClient, folder: Path
-) -> None:
-    found = ids(client)
-    before = client.get(f"/thumbnail/{found['a.jpg']}").content
-    (folder / "a.jpg").unlink()
-    assert client.get(f"/thumbnail/{found['a.jpg']}").content == before
-
-
-def test_a_changed_file_is_not_kept_under_its_old_version(
-    client: TestClient, folder: Path, tmp_path: Path
-) -> None:
-    id = ids(client)["a.jpg"]
-    (folder / "a.jpg").write_bytes(drawn("JPEG", (64, 64)))
-    os.utime(folder / "a.jpg", (1, 1))
-    answer = client.get(f"/thumbnail/{id}")
-    assert size_of(answer.content) == (64, 64)
-    assert [path for path in (tmp_path / "cache").rglob("*") if path.is_file()] == []
-
-
-@pytest.mark.parametrize("kind", ["picture", "thumbnail"])
-def test_a_vanished_picture_is_an_error_in_the_form_asked_for(
-    client: TestClient, folder: Path, kind: str
-) -> None:
-    url = f"/{kind}/{ids(client)['b.png']}"
-    (folder / "b.png").unlink()
-    assert error(client.get(url), 404)["type"] == "SourceMissingError"
-    shown = client.get(url, headers=PICTURE)
-    assert shown.status_code == 404
-    assert shown.headers["content-type"] == "image/svg+xml"
-    assert shown.headers["cache-control"] == "no-store"
-    assert "Not found" in client.get(url, headers=HTML).text
-
-
-@pytest.mark.parametrize("kind", ["picture", "thumbnail"])
-def test_bytes_that_are_no_picture_are_never_sent(client: TestClient, kind: str) -> None:
-    answer = client.get(f"/{kind}/{ids(client)['d.jpg']}")
-    assert error(answer, 415)["type"] == "DecodingError"
-    assert "alert(1)" not in answer.text
-
-
-@pytest.mark.parametrize("kind", ["picture", "thumbnail"])
-def test_files_that_can_not_be_shown_are_not_read(
-    client: TestClient, monkeypatch: pytest.MonkeyPatch, kind: str
-) -> None:
-    monkeypatch.setattr(FolderSource, "read_within", lambda *_: pytest.fail("it was read"))
-    answer = client.get(f"/{kind}/{ids(client)['d.jpg']}")
-    assert error(answer, 415)["message"] == "begins with b'<script>'"
-
-
-@pytest.mark.parametrize("kind", ["picture", "thumbnail"])
-def test_pictures_above_the_limits_are_refused(
-    catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
-) -> None:
-    monkeypatch.setenv("VISTADEX_MAX_PIXELS", "1000")
-    few_pixels = TestClient(create_app(catalog, tmp_path / "a"), base_url="http://localhost")
-    answer = few_pixels.get(f"/{kind}/{ids(few_pixels)['c.tif']}")
-    assert "more than the limit" in error(answer, 415)["message"]
-    monkeypatch.setenv("VISTADEX_MAX_FILE_BYTES", "100")
-    monkeypatch.setattr(FolderSource, "read_within", lambda *_: pytest.fail("it was read"))
-    few_bytes = TestClient(create_app(catalog, tmp_path / "b"), base_url="http://localhost")
-    answer = few_bytes.get(f"/{kind}/{ids(few_bytes)['a.jpg']}")
-    assert "more than the limit of 100" in error(answer, 415)["message"]
-
-
-@pytest.mark.parametrize("kind", ["picture", "thumbnail"])
-def test_a_picture_that_has_grown_above_the_limit_is_refused_unread(
-    catalog: Catalog, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
-) -> None:
-    monkeypatch.setenv("VISTADEX_MAX_FILE_BYTES", "100000")
-    with open(folder / "a.jpg", "r+b") as file:
-        file.truncate(1 << 40)
-    client = TestClient(create_app(catalog, tmp_path / "b"), base_url="http://localhost")
-    answer = client.get(f"/{kind}/{ids(client)['a.jpg']}")
-    assert "expected 100,000 at most" in error(answer, 415)["message"]
-
-
-def test_a_manifest_s_picture_is_shown_as_it_was_last_indexed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "a.jpg").write_bytes(drawn("JPEG", (64, 64)))
-    (tmp_path / "list.txt").write_text("a.jpg\nftp://no/b.jpg\n")
-
-    def index(only: str) -> None:
-        detector = cast(Any, RedSquareDetector())
-        vistadex.index(tmp_path / "list.txt", detector=detector, catalog=catalog, only=only)
-
-    with Catalog(str(tmp_path / "catalog.db"), create=True) as catalog:
-        index("new")
-        client = TestClient(create_app(catalog, tmp_path / "cache"), base_url="http://localhost")
-        image = catalog.image(str(tmp_path / "a.jpg"))
-        link = picture_href("thumbnail", image.id, image.uri, image.version)
-        first = client.get(link)
-        assert size_of(first.content) == (64, 64)
-        assert first.headers["cache-control"] == "private, no-cache"
-        known = {"If-None-Match": first.headers["etag"]}
-        assert client.get(link, headers=known).status_code == 304
-        (tmp_path / "a.jpg").write_bytes(drawn("JPEG", (32, 32)))
-        moved = time.time() + 100
-        monkeypatch.setattr(time, "time", lambda: moved)
-        index("all")
-        again = client.get(link, headers=known)
-        assert size_of(again.content) == (32, 32)
-        assert again.headers["cache-control"] == "private, no-cache"
-        (bad,) = catalog.errors()
-        assert bad.reason == "bad_name"
-        answer = client.get(f"/thumbnail/{bad.id}")
-        assert "ftp:// is unknown" in error(answer, 415)["message"]
-
-
-def test_the_cache_folder_may_go_while_serving(client: TestClient, tmp_path: Path) -> None:
-    found = ids(client)
-    for name in ("a.jpg", "b.png"):
-        assert client.get(f"/thumbnail/{found[name]}").status_code == 200
-        shutil.rmtree(tmp_path / "cache")
-    assert client.get(f"/thumbnail/{found['a.jpg']}").status_code == 200
-    assert len([path for path in (tmp_path / "cache").rglob("*") if path.is_file()]) == 1
-
-
-def test_a_source_that_is_gone_breaks_no_page(client: TestClient, folder: Path) -> None:
-    found = ids(client)
-    folder.rename(folder.with_name("elsewhere"))
-    assert client.get("/").status_code == 200
-    assert client.get(f"/image/{found['a.jpg']}").status_code == 200
-    assert client.get(f"/thumbnail/{found['a.jpg']}").status_code in (404, 502)
-
-
-def test_the_same_thumbnail_asked_for_at_once_is_made_once(
-    catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pictures = Pictures(catalog, Cache(tmp_path / "cache"))
-    image = catalog.search("dog").results[0].image
-    reads = []
-    source = open_source(image.source)
-    everyone_waits = threading.Barrier(4)
-
-    def read(key: str, max_bytes: int) -> Any:
-        reads.append(key)
-        time.sleep(0.2)
-        return open_source(image.source).read_within(key, max_bytes)
-
-    monkeypatch.setattr(source, "read_within", read)
-    pictures._sources[image.source] = source
-
-    def ask(_: int) -> bytes | None:
-        everyone_waits.wait()
-        return pictures.thumbnail(image.id).data
-
-    with ThreadPoolExecutor(4) as threads:
-        answers = list(threads.map(ask, range(4)))
-    pictures.close()
-    assert len(set(answers)) == 1
-    assert reads == ["a.jpg"]
 
 
 @pytest.mark.parametrize(

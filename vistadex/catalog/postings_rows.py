@@ -110,7 +110,7 @@ def _query(columns: Columns) -> sa.Select[Any]:
 
 
 def _batch(columns: Columns, rows: Sequence[Any]) -> Batch:
-    values = list(zip(*rows))  # noqa: B905
+    values = list(zip(*rows, strict=True))
     numbers = [np.array(values[i], np.int64) for i in range(len(columns.numbers))]
     real, packed, sizes = np.empty(0), b"", np.empty(0, np.int64)
     if columns.real is not None:

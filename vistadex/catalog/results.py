@@ -143,7 +143,8 @@ def _add_relations(
         score = stored_score(one.score)
         best[type_id] = max(score, best.get(type_id, 0))
         numbers[type_id] += 1
-        corners = dict(zip(_CORNERS, (one.subject_xyxy or _NONE) + (one.object_xyxy or _NONE)))  # noqa: B905
+        both = (one.subject_xyxy or _NONE) + (one.object_xyxy or _NONE)
+        corners = dict(zip(_CORNERS, both, strict=True))
         row = {**place, "ordinal": i, "type_id": type_id, "score": score, **corners}
         rows[tables.relation].append(row)
     rows[tables.image_relation] += [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -40,7 +41,7 @@ def split_limits(url: sa.URL) -> tuple[Limits, sa.URL]:
 
     Raises: UsageError for a limit that is no number.
     """
-    given: dict[str, int | str] = {}
+    given: dict[str, Any] = {}
     for field in fields(Limits):
         if field.name not in url.query:
             continue
@@ -56,7 +57,7 @@ def split_limits(url: sa.URL) -> tuple[Limits, sa.URL]:
                 f"{field.name}={field.default}"
             )
     rest = url.difference_update_query([field.name for field in fields(Limits)])
-    return Limits(**given), rest  # type: ignore[arg-type]
+    return Limits(**given), rest
 
 
 _POSITIVE = ("pool_size", "pool_timeout", "connect_timeout")
