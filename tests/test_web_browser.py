@@ -170,9 +170,13 @@ def scrolled_to_end(page: Page) -> None:
 
 
 def eventually(page: Page, condition: str) -> None:
-    """Waits for a condition; Playwright's own wait needs the eval that our pages forbid."""
-    for _ in range(100):
-        if page.evaluate(condition):
+    """Waits for a condition; Playwright's own wait needs the eval that our pages forbid.
+
+    A condition may speak of elements that are not there yet.
+    """
+    attempt = f"(() => {{ try {{ return {condition}; }} catch {{ return false; }} }})()"
+    for _ in range(200):
+        if page.evaluate(attempt):
             return
         page.wait_for_timeout(50)
     pytest.fail(f"never: {condition}")
