@@ -84,7 +84,7 @@ class VistadexSubject:
             "types": lambda: catalog.relations(question.pattern),
             "counts": catalog.classes,
             "facets": lambda: catalog.facets(quoted(classes)),
-            "facets anew": lambda: forgetful(catalog).facets(quoted(classes)),
+            "facets anew": lambda: facets_anew(catalog, quoted(classes)),
             "count": lambda: catalog.count(quoted(classes)),
         }
         return simple[question.kind]
@@ -120,12 +120,10 @@ class VistadexSubject:
             return int(connection.execute(query).scalar_one())
 
 
-def forgetful(catalog: Catalog) -> Catalog:
-    """The catalog without the facets that it has kept."""
-    for view in catalog.postings._views if catalog.postings is not None else ():
-        for tier in view.tiers:
-            tier.kept.__init__()
-    return catalog
+def facets_anew(catalog: Catalog, query: str) -> Any:
+    """Facets that are not taken from those that were counted before."""
+    catalog.forget()
+    return catalog.facets(query)
 
 
 def cases(catalog: Catalog) -> list[Case]:

@@ -3,6 +3,7 @@
 The folder is one of open_images_like.py; without --folder it is made in the work folder. Tables:
 import (seconds, memory, size), queries (warm, in this process), plain (SQL alone, without posting
 lists), duckdb (the same data and questions), cold (new processes) and writing (beside commits).
+--server starts PostgreSQL or MariaDB and asks the same of a catalog there.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ import os
 import statistics
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import catalog_beside
 import catalog_questions
+import catalog_server
 import measuring
 import processes
 import sqlalchemy as sa
@@ -24,6 +27,7 @@ import tables
 from catalog_questions import Case, Subject, VistadexSubject
 
 from vistadex import Catalog
+from vistadex.catalog import opening
 
 TABLES = ("import", "queries", "plain", "duckdb", "cold", "writing")
 GOALS = {"import_s": 240.0, "peak_mib": 1500.0, "file_mib": 4096.0, "cold_s": 1.0}
@@ -278,7 +282,7 @@ def is_filled(location: str) -> bool:
     """Whether something stands there already."""
     if is_file(location):
         return _file(location).exists()
-    engine = sa.create_engine(location)
+    engine = opening.engine_for(location)
     try:
         with engine.connect():
             return bool(sa.inspect(engine).get_table_names())
@@ -314,8 +318,8 @@ def _server_mib(location: str) -> float:
         "mysql": "SELECT SUM(data_length + index_length) FROM information_schema.tables "
         "WHERE table_schema = DATABASE()",
     }
-    engine = sa.create_engine(location)
-    kind = engine.url.get_backend_name().replace("mariadb", "mysql")
+    engine = opening.engine_for(location)
+    kind = engine.dialect.name
     try:
         with engine.connect() as connection:
             return float(connection.execute(sa.text(text[kind])).scalar_one()) / processes.MIB
@@ -350,18 +354,28 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="with the CSV files of open_images_like.py")
     parser.add_argument("--images", type=int, default=9_000_000, help="where there is no --folder")
     parser.add_argument("--catalog", help="file or URL; else in the work folder")
+    parser.add_argument(
+        "--server", choices=sorted(catalog_server.SETTINGS), help="start one and fill it"
+    )
     parser.add_argument("--skip-import", action="store_true", help="the catalog is filled already")
-    parser.add_argument("--tables", default=",".join(TABLES), help="which to print")
+    parser.add_argument("--tables", help="which to print; else all, DuckDB's only for a file")
     parser.add_argument("--runs", type=int, default=60, help="of each question")
     parser.add_argument("--budget-s", type=float, default=60, help="for one slow question, seconds")
     parser.add_argument("--rounds", type=int, default=10, help="of whole processes")
     parser.add_argument("--batches", type=int, default=100, help="commits of 512 images")
     options = parser.parse_args()
+    if options.server and (options.catalog or options.skip_import):
+        parser.error("--server: its catalog is a new one, without --catalog and --skip-import")
+    if options.tables is None:
+        at_server = options.server or not is_file(options.catalog or "")
+        options.tables = ",".join(one for one in TABLES if one != "duckdb" or not at_server)
     unknown = set(options.tables.split(",")) - set(TABLES)
     if unknown:
         parser.error(f"--tables {', '.join(sorted(unknown))}: expected some of {', '.join(TABLES)}")
     here = measuring.machine()
-    with measuring.work_folder(options.work) as work:
+    with measuring.work_folder(options.work) as work, ExitStack() as stack:
+        if options.server:
+            options.catalog = stack.enter_context(catalog_server.started(options.server))
         bench = Bench(options, work)
         bench.run()
     if options.catalog:

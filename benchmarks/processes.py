@@ -76,8 +76,7 @@ class _PeakMemory(threading.Thread):
     def run(self) -> None:
         """Looks until finish() is called."""
         while not self._ended.wait(SAMPLE_S):
-            tree = list(_tree(self.pid))
-            now = sum(_status_bytes(pid, "VmRSS") for pid in tree)
+            now = sum(_status_bytes(pid, "VmRSS") for pid in tree(self.pid))
             # The root's own high-water mark shows what lay between two looks.
             self.bytes = max(self.bytes, now, _status_bytes(self.pid, "VmHWM"))
 
@@ -87,14 +86,14 @@ class _PeakMemory(threading.Thread):
         self.join()
 
 
-def _tree(pid: int) -> Iterator[int]:
+def tree(pid: int) -> Iterator[int]:
     """A process and all its descendants."""
     yield pid
     try:
         for task in os.listdir(f"/proc/{pid}/task"):
             text = Path(f"/proc/{pid}/task/{task}/children").read_text()
             for child in text.split():
-                yield from _tree(int(child))
+                yield from tree(int(child))
     except OSError:
         return
 
@@ -112,3 +111,8 @@ def cpu_seconds(pid: int) -> float:
     """Processor time that a running process has taken so far."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def resident_mib(pid: int) -> float:
+    """Memory that a running process has now; pages that it shares count, too."""
+    return _status_bytes(pid, "VmRSS") / MIB

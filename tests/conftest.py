@@ -34,7 +34,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     names = ["sqlite", *databases.STARTED] if chosen == "all" else chosen.split(",")
     if "://" in chosen:
         names = [chosen]
-    if "server" in metafunc.fixturenames:
+    if "database_server" in metafunc.fixturenames:
         names = [name for name in names if name != "sqlite"]
     if "database" in metafunc.fixturenames:
         ids = [name.partition("://")[0] for name in names]
@@ -44,7 +44,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Tests of servers are left out where none was chosen."""
     if config.getoption("--database") == "sqlite":
-        gone = [item for item in items if "server" in getattr(item, "fixturenames", ())]
+        gone = [item for item in items if "database_server" in getattr(item, "fixturenames", ())]
         config.hook.pytest_deselected(items=gone)
         items[:] = [item for item in items if item not in set(gone)]
 
@@ -91,7 +91,7 @@ def database(
 
 
 @pytest.fixture(scope="session")
-def server(database: databases.Place) -> databases.Server:
+def database_server(database: databases.Place) -> databases.Server:
     """The servers among them."""
     assert isinstance(database, databases.Server)
     return database

@@ -18,7 +18,7 @@ import subprocess
 import tempfile
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -346,8 +346,11 @@ def _give(owner: str, *paths: Path) -> None:
 
 
 @contextmanager
-def postgresql() -> Iterator[PostgresqlServer]:
+def postgresql(more: Mapping[str, str] | None = None) -> Iterator[PostgresqlServer]:
     """A PostgreSQL server of our own.
+
+    Args:
+        more: settings of it beyond those that it needs.
 
     Raises: Missing where it is not installed.
     """
@@ -371,6 +374,7 @@ def postgresql() -> Iterator[PostgresqlServer]:
             "ssl": "on",
             "ssl_cert_file": public,
             "ssl_key_file": private,
+            **(more or {}),
         }
         words = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         log = folder / "log"
@@ -382,8 +386,11 @@ def postgresql() -> Iterator[PostgresqlServer]:
 
 
 @contextmanager
-def mariadb() -> Iterator[MariadbServer]:
+def mariadb(more: Mapping[str, str] | None = None) -> Iterator[MariadbServer]:
     """A MariaDB server of our own.
+
+    Args:
+        more: settings of it beyond those that it needs.
 
     Raises: Missing where it is not installed.
     """
@@ -411,6 +418,7 @@ def mariadb() -> Iterator[MariadbServer]:
             "ssl-cert": public,
             "ssl-key": private,
             "skip-name-resolve": "ON",
+            **(more or {}),
         }
         words = [f"--{name}={value}" for name, value in settings.items()]
         log = folder / "log"

@@ -10,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from vistadex.catalog import Catalog, tables
+from vistadex.catalog.attributes import whole
 
 CLASSES = {f"/m/0{i}": f"Class {i}" for i in range(40)}
 PREDICATES = ("at", "holds", "is")
@@ -98,12 +99,15 @@ def _write(path: Path, rows: list[str], *, packed: bool = False) -> None:
 
 
 def contents(catalog: Catalog) -> dict[str, list[Any]]:
-    """Every row of every table with names in place of ids, and without times and the log."""
+    """Every row of every table with names in place of ids, and without times, runs and the log.
+
+    Attributes stand with their image, whether it has them alone or in a set with others.
+    """
     with catalog.reading() as connection:
         names = _names(connection)
         found = {}
         for table in tables.metadata.sorted_tables:
-            if table not in (tables.state, tables.change):
+            if table not in (tables.state, tables.change, tables.attribute_set, tables.run):
                 rows = connection.execute(sa.select(table)).mappings()
                 found[table.name] = sorted(repr(_row(table, row, names)) for row in rows)
     return found
@@ -121,6 +125,7 @@ def _names(connection: sa.Connection) -> dict[str, dict[int, Any]]:
         "source_id": of(t.source, t.source.c.uri),
         "model_id": of(t.model, t.model.c.sha256),
     }
+    names["attribute_set_id"] = of(t.attribute_set, t.attribute_set.c.attributes)
     names["parent_id"] = names["subject_id"] = names["object_id"] = names["class_id"]
     analyzers = of(t.analyzer, t.analyzer.c.model_id)
     names["analyzer_id"] = {id_: names["model_id"][one] for id_, one in analyzers.items()} | {0: ""}
@@ -130,11 +135,16 @@ def _names(connection: sa.Connection) -> dict[str, dict[int, Any]]:
     return names
 
 
+_LEFT_OUT = ("id", "indexed_at", "card", "parameters", "parameters_hash", "attribute_set_id")
+
+
 def _row(table: sa.Table, row: Any, names: dict[str, dict[int, Any]]) -> dict[str, Any]:
     found = {}
     for name, value in row.items():
-        if name in ("id", "indexed_at", "card", "parameters", "parameters_hash"):
+        if name in _LEFT_OUT:
             continue
+        if table is tables.image and name == "attributes":
+            value = whole(value, names["attribute_set_id"].get(row["attribute_set_id"])) or None
         if name == "classes" and value is not None:
             from vistadex.catalog.packing import unpack
 

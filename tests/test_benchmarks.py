@@ -25,7 +25,9 @@ SMALL = {
     "annotations_speed.py": "--number 20 --large 30",
     "copy_speed.py": "--number 8 --rounds 1",
     "duplicates_speed.py": "--number 3000 --pictures 16",
+    "neighbors_speed.py": "--vectors 3000 --length 16 --queries 3 --pictures 8",
     "search_speed.py": "--images 400 --boxes 3000 --calls 3 --rounds 1",
+    "web_load.py": "--pictures 8 --visitors 4 --think-s 0.2 --seconds 2 --warm-s 1",
     "runtimes.py": "--rounds 1 --seconds 0.1 --size 64",
 }
 # Daft is in the extra `bench`, which the tests' environment need not have.

@@ -421,3 +421,15 @@ def test_only_keys_of_manifests_are_addresses() -> None:
     assert image_address("/list.parquet", "file:///d/a%20b.jpg") == "/d/a b.jpg"
     assert image_address("/x.zip", "file:///etc/hostname") == "/x.zip/file:///etc/hostname"
     assert image_address("s3://b/web", "https://host/a.jpg") == "s3://b/web/https://host/a.jpg"
+
+
+def test_boxes_with_the_same_score_keep_the_order_in_which_they_were_found(place: str) -> None:
+    with Catalog(place) as catalog:
+        commit(catalog, [outcome("a.jpg", [(0, 0.5)] * 5)])
+        with catalog.writing() as connection:  # a server puts a changed row behind the others
+            moved = sa.update(tables.box).where(tables.box.c.ordinal < 2)
+            connection.execute(moved.values(score=tables.box.c.score))
+            if connection.dialect.name == "postgresql":  # which then reads rows as they lie
+                connection.exec_driver_sql("ANALYZE box")
+        found = [box.box_xyxy[0] for box in catalog.images([1])[0].boxes]
+    assert found == [0, 1, 2, 3, 4]

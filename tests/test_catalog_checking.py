@@ -32,6 +32,7 @@ DAMAGES = [
     ("DELETE FROM analysis WHERE image_id = 8", "box", "8/1/0"),
     ("UPDATE box SET class_id = 999 WHERE image_id = 6", "box", "6/1/0"),
     ("UPDATE image SET status = 'odd' WHERE id = 9", "image", "9"),
+    ("DELETE FROM attribute_set", "image", "attribute_set_id is no attribute_set: 3, 6"),
     ("UPDATE state SET revision = 1", "change", ""),
 ]
 

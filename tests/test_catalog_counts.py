@@ -78,7 +78,7 @@ class Catalogs(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.folder = tempfile.TemporaryDirectory()
-        self.catalog = Catalog(Path(self.folder.name) / "catalog.db", create=True, postings=False)
+        self.catalog = self.opened()
         self.said: dict[int, object] = {}
         self.revision = 0
         with self.catalog.writing() as connection:
@@ -95,6 +95,10 @@ class Catalogs(RuleBasedStateMachine):
                 register(connection, AnalyzerOf("geometry", "relater", {"of_analyzer": of.id}))
                 for of in (self.models[0], self.people[0])
             ]
+
+    def opened(self) -> Catalog:
+        """A new catalog."""
+        return Catalog(Path(self.folder.name) / "catalog.db", create=True, postings=False)
 
     def teardown(self) -> None:
         self.catalog.close()
@@ -262,6 +266,8 @@ def check_relations(rows: dict[str, list[sa.Row]]) -> None:
 def check_images(rows: dict[str, list[sa.Row]]) -> None:
     in_source = Counter(row.source_id for row in rows["image"])
     assert {row.id: row.images for row in rows["source"] if row.images} == in_source
+    seen = Counter(row.analyzer_id for row in rows["analysis"])
+    assert {row.id: row.images for row in rows["analyzer"] if row.images} == seen
     sizes = {row.id: row.width for row in rows["image"]}
     seen_by = {(row.image_id, row.analyzer_id) for row in rows["analysis"]}
     for table in tables.RESULT_TABLES:

@@ -54,21 +54,23 @@ def encrypted(catalog: Catalog) -> bool:
         return bool(connection.exec_driver_sql(query).scalar())
 
 
-def test_tls_is_used_where_the_address_asks_for_it(server: Server, catalog_url: str) -> None:
-    trusted = f"&sslrootcert={server.certificate}"
+def test_tls_is_used_where_the_address_asks_for_it(
+    database_server: Server, catalog_url: str
+) -> None:
+    trusted = f"&sslrootcert={database_server.certificate}"
     for options, expected in (
         ("sslmode=disable", False),
         ("sslmode=require", True),
         (f"sslmode=verify-ca{trusted}", True),
         (f"sslmode=verify-full{trusted}", True),
-        (f"sslmode=verify-full&ssl_ca={server.certificate}", True),
+        (f"sslmode=verify-full&ssl_ca={database_server.certificate}", True),
     ):
         with Catalog(f"{catalog_url}?{options}") as catalog:
             assert encrypted(catalog) is expected, options
 
 
 def test_a_certificate_that_is_not_trusted_is_an_error(
-    server: Server, catalog_url: str, tmp_path: Path
+    database_server: Server, catalog_url: str, tmp_path: Path
 ) -> None:
     other, _ = certificate(tmp_path)
     for mode in ("verify-ca", "verify-full"):
@@ -76,10 +78,12 @@ def test_a_certificate_that_is_not_trusted_is_an_error(
             Catalog(f"{catalog_url}?sslmode={mode}&sslrootcert={other}")
     by_number = catalog_url.replace("@localhost", "@127.0.0.1")
     with pytest.raises(CatalogError, match=r"no connection by TLS: .*check sslmode"):
-        Catalog(f"{by_number}?sslmode=verify-full&sslrootcert={server.certificate}")
+        Catalog(f"{by_number}?sslmode=verify-full&sslrootcert={database_server.certificate}")
 
 
-def test_a_wrong_password_is_an_error_that_shows_none(server: Server, catalog_url: str) -> None:
+def test_a_wrong_password_is_an_error_that_shows_none(
+    database_server: Server, catalog_url: str
+) -> None:
     wrong = catalog_url.replace(PASSWORD, "wr0ng-s3cr3t")
     with pytest.raises(CatalogError, match="refuses this user or password") as caught:
         Catalog(wrong)
@@ -87,7 +91,7 @@ def test_a_wrong_password_is_an_error_that_shows_none(server: Server, catalog_ur
     assert "://vistadex@localhost:" in str(caught.value)
 
 
-def test_no_password_is_shown_anywhere(server: Server, catalog_url: str) -> None:
+def test_no_password_is_shown_anywhere(database_server: Server, catalog_url: str) -> None:
     with Catalog(catalog_url) as catalog:
         shown = [catalog.place, catalog.location, repr(catalog.engine), str(catalog.engine.url)]
         with pytest.raises(CatalogError) as caught, catalog.reading() as connection:
@@ -95,14 +99,14 @@ def test_no_password_is_shown_anywhere(server: Server, catalog_url: str) -> None
     assert PASSWORD not in " ".join([*shown, str(caught.value), str(caught.value.__cause__)])
 
 
-def test_a_missing_database_says_how_to_make_one(server: Server, catalog_url: str) -> None:
+def test_a_missing_database_says_how_to_make_one(database_server: Server, catalog_url: str) -> None:
     url = sa.make_url(catalog_url).set(database="none_such")
     with pytest.raises(CatalogError, match=r"/none_such: there is no such database; make it with"):
         Catalog(url.render_as_string(hide_password=False), create=True)
 
 
-def test_an_empty_database_is_filled_by_create_only(server: Server) -> None:
-    url = server.empty()
+def test_an_empty_database_is_filled_by_create_only(database_server: Server) -> None:
+    url = database_server.empty()
     with pytest.raises(CatalogError, match="the catalog is empty; `vistadex index FOLDER` fills"):
         Catalog(url)
     Catalog(url, create=True).close()
@@ -111,8 +115,8 @@ def test_an_empty_database_is_filled_by_create_only(server: Server) -> None:
     assert check_catalog(url) == []
 
 
-def test_several_that_make_a_catalog_at_once_all_have_it(server: Server) -> None:
-    url = server.empty()
+def test_several_that_make_a_catalog_at_once_all_have_it(database_server: Server) -> None:
+    url = database_server.empty()
     begin = threading.Barrier(4)
 
     def make(number: int) -> None:
@@ -129,14 +133,16 @@ def test_several_that_make_a_catalog_at_once_all_have_it(server: Server) -> None
     assert check_catalog(url) == []
 
 
-def test_tables_that_were_half_made_are_completed_where_that_can_be(server: Server) -> None:
-    url = server.empty()
+def test_tables_that_were_half_made_are_completed_where_that_can_be(
+    database_server: Server,
+) -> None:
+    url = database_server.empty()
     engine = opening.engine_for(url)
     with engine.connect().execution_options(schema=True) as connection, connection.begin():
         some = [tables.source, tables.klass, tables.image]
         tables.metadata.create_all(connection, tables=some)
     engine.dispose()
-    if server.name == "postgresql":  # makes all tables or none: this was somebody else
+    if database_server.name == "postgresql":  # makes all tables or none: this was somebody else
         with pytest.raises(CatalogError, match="is no catalog"):
             Catalog(url, create=True)
         return
@@ -145,33 +151,37 @@ def test_tables_that_were_half_made_are_completed_where_that_can_be(server: Serv
     assert check_catalog(url) == []
 
 
-def test_a_database_of_something_else_is_refused(server: Server) -> None:
-    url = server.empty()
-    with server.admin(name_of(url)) as connection:
+def test_a_database_of_something_else_is_refused(database_server: Server) -> None:
+    url = database_server.empty()
+    with database_server.admin(name_of(url)) as connection:
         connection.exec_driver_sql("CREATE TABLE things (id INTEGER)")
     with pytest.raises(CatalogError, match="this database is no catalog"):
         Catalog(url, create=True)
 
 
-def test_a_catalog_of_a_newer_version_is_refused(server: Server) -> None:
-    url = server.empty()
+def test_a_catalog_of_a_newer_version_is_refused(database_server: Server) -> None:
+    url = database_server.empty()
     Catalog(url, create=True).close()
-    with server.admin(name_of(url)) as connection:
+    with database_server.admin(name_of(url)) as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
     with pytest.raises(CatalogError, match=r"newer Vistadex .*9999.*upgrade"):
         Catalog(url)
 
 
-def test_who_may_only_read_can_search_but_not_write(server: Server, catalog_url: str) -> None:
+def test_who_may_only_read_can_search_but_not_write(
+    database_server: Server, catalog_url: str
+) -> None:
     with Catalog(catalog_url) as catalog:
         commit(catalog, [outcome("a.jpg", [(0, 0.5)])])
-    with Catalog(server.reader(name_of(catalog_url))) as catalog:
+    with Catalog(database_server.reader(name_of(catalog_url))) as catalog:
         assert catalog.count("red square") == 1
         with pytest.raises(CatalogError, match=r"denied.*grant it"):
             commit(catalog, [outcome("b.jpg", [(0, 0.5)])])
 
 
-def test_a_reader_sees_one_state_and_cannot_write(server: Server, catalog_url: str) -> None:
+def test_a_reader_sees_one_state_and_cannot_write(
+    database_server: Server, catalog_url: str
+) -> None:
     with Catalog(catalog_url) as catalog:
         commit(catalog, [outcome("a.jpg", [(0, 0.5)])])
         number = sa.select(sa.func.count()).select_from(tables.image)
@@ -184,7 +194,7 @@ def test_a_reader_sees_one_state_and_cannot_write(server: Server, catalog_url: s
         assert catalog.image(2).width == 640
 
 
-def test_writers_come_one_after_the_other(server: Server, catalog_url: str) -> None:
+def test_writers_come_one_after_the_other(database_server: Server, catalog_url: str) -> None:
     with Catalog(catalog_url) as catalog, ThreadPoolExecutor(1) as threads:
         with catalog.writing():
             waiting = threads.submit(commit, catalog, [outcome("a.jpg", [(0, 0.5)])])
@@ -195,7 +205,9 @@ def test_writers_come_one_after_the_other(server: Server, catalog_url: str) -> N
         assert catalog.stats().images == 1
 
 
-def test_a_writer_waits_no_longer_than_the_address_says(server: Server, catalog_url: str) -> None:
+def test_a_writer_waits_no_longer_than_the_address_says(
+    database_server: Server, catalog_url: str
+) -> None:
     with (
         Catalog(catalog_url) as catalog,
         Catalog(f"{catalog_url}?lock_timeout=1") as hasty,
@@ -207,9 +219,9 @@ def test_a_writer_waits_no_longer_than_the_address_says(server: Server, catalog_
 
 
 def test_a_statement_of_a_reader_takes_no_longer_than_the_address_says(
-    server: Server, catalog_url: str
+    database_server: Server, catalog_url: str
 ) -> None:
-    slow = "SELECT SLEEP(3)" if server.name == "mariadb" else "SELECT pg_sleep(3)"
+    slow = "SELECT SLEEP(3)" if database_server.name == "mariadb" else "SELECT pg_sleep(3)"
     with Catalog(f"{catalog_url}?statement_timeout=1&pool_size=1&pool_overflow=0") as catalog:
         for _ in range(2):  # the same connection, after a writer has had it
             with pytest.raises(CatalogError, match="took longer than statement_timeout"):
@@ -226,7 +238,9 @@ def _execute(catalog: Catalog, statement: str) -> None:
         connection.exec_driver_sql(statement)
 
 
-def test_a_pool_that_is_used_up_is_an_error_with_the_cure(server: Server, catalog_url: str) -> None:
+def test_a_pool_that_is_used_up_is_an_error_with_the_cure(
+    database_server: Server, catalog_url: str
+) -> None:
     url = f"{catalog_url}?pool_size=1&pool_overflow=0&pool_timeout=1"
     with (
         Catalog(url) as catalog,
@@ -238,18 +252,22 @@ def test_a_pool_that_is_used_up_is_an_error_with_the_cure(server: Server, catalo
 
 
 def test_a_server_without_free_connections_is_an_error_with_the_cure(
-    server: Server, catalog_url: str
+    database_server: Server, catalog_url: str
 ) -> None:
-    if server.name == "mariadb":
-        with server.admin() as connection:
+    if database_server.name == "mariadb":
+        with database_server.admin() as connection:
             connection.exec_driver_sql("SET GLOBAL max_connections = 10")
-    url = server.reader(name_of(catalog_url)) if server.name == "mariadb" else catalog_url
+    url = (
+        database_server.reader(name_of(catalog_url))
+        if database_server.name == "mariadb"
+        else catalog_url
+    )
     try:
         with pytest.raises(CatalogError, match="too many connections; lower"):
             _use_connections(url, 60)
     finally:
-        if server.name == "mariadb":
-            with server.admin() as connection:
+        if database_server.name == "mariadb":
+            with database_server.admin() as connection:
                 connection.exec_driver_sql("SET GLOBAL max_connections = 151")
 
 
@@ -275,14 +293,14 @@ def writes(found: list[Outcome], between: Callable[[], None]) -> Callable[[sa.Co
 
 
 def test_a_connection_lost_in_the_middle_is_retried_and_nothing_is_doubled(
-    server: Server, catalog_url: str
+    database_server: Server, catalog_url: str
 ) -> None:
     calls: list[int] = []
 
     def lose() -> None:
         calls.append(1)
         if len(calls) < 3:
-            assert server.terminate(name_of(catalog_url)) >= 1
+            assert database_server.terminate(name_of(catalog_url)) >= 1
 
     outcomes = [outcome(f"{i:03}.jpg", [(0, 0.9), (1, 0.5)]) for i in range(40)]
     with Catalog(catalog_url) as catalog:
@@ -294,15 +312,17 @@ def test_a_connection_lost_in_the_middle_is_retried_and_nothing_is_doubled(
     assert check_catalog(catalog_url) == []
 
 
-def test_idle_connections_that_were_broken_are_made_anew(server: Server, catalog_url: str) -> None:
+def test_idle_connections_that_were_broken_are_made_anew(
+    database_server: Server, catalog_url: str
+) -> None:
     with Catalog(catalog_url) as catalog:
         assert catalog.stats().images == 0
-        assert server.terminate(name_of(catalog_url)) >= 1
+        assert database_server.terminate(name_of(catalog_url)) >= 1
         assert catalog.stats().images == 0
 
 
 def test_several_indexers_over_the_same_images_end_in_the_right_state(
-    server: Server, catalog_url: str
+    database_server: Server, catalog_url: str
 ) -> None:
     rng = random.Random(4)
 
@@ -348,7 +368,7 @@ def test_names_are_compared_and_sorted_byte_by_byte(catalog_url: str) -> None:
 
 
 def test_a_name_that_is_too_long_is_an_error_that_leaves_nothing(
-    server: Server, catalog_url: str
+    database_server: Server, catalog_url: str
 ) -> None:
     longest = "".join(random.Random(1).choices("abcdefghijklmnopqrstuvwxyz0123456789", k=2600))
     with Catalog(catalog_url) as catalog:

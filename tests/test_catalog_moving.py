@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from tests.databases import PASSWORD, Files, Place, Server
 from tests.test_catalog import commit, counted, kept, outcome
-from vistadex.catalog import Catalog, moving, registering, tables, writing
+from vistadex.catalog import Catalog, attributes, moving, registering, tables, writing
 from vistadex.catalog.checking import check_catalog
 from vistadex.catalog.checksums import Checksum
 from vistadex.cli_catalog import catalog_app
@@ -81,6 +81,21 @@ def fill(catalog: Catalog) -> None:
         writing.write_annotations(
             connection, source, [embedder], [Outcome(ImageEntry("e", 1, "v"), 4, 3, (vector,))]
         )
+        fill_beside(connection)
+
+
+def fill_beside(connection: sa.Connection) -> None:
+    """Something in the tables that no results enter."""
+    sets = attributes.set_ids(connection, ['{"split":"träin","n":7.0}', '{"unused":true}'])
+    shared = sa.update(tables.image).where(tables.image.c.id % 3 == 0)
+    connection.execute(shared.values(attribute_set_id=sets[0]))
+    values: dict[str, Any] = {"name": "Ä \\N", "made_at": 1 << 33}
+    connection.execute(sa.insert(tables.collection).values(values))
+    chosen = [{"collection_id": 1, "image_id": id_} for id_ in range(2, 200, 2)]
+    connection.execute(sa.insert(tables.collection_image), chosen)
+    times = {"started_at": 1 << 33, "updated_at": 1 << 33}
+    run = {"kind": "index", "subject": "a\tb", "status": "done", "numbers": {"done": [1, 2.5]}}
+    connection.execute(sa.insert(tables.run).values(**run, **times))
 
 
 def contents(url: str) -> dict[str, list[Any]]:
@@ -196,15 +211,15 @@ def _lose_rows(connection: sa.Connection) -> None:
         )
 
 
-def test_a_copy_that_breaks_off_leaves_nothing(server: Server, file: str) -> None:
+def test_a_copy_that_breaks_off_leaves_nothing(database_server: Server, file: str) -> None:
     with Catalog(file, create=True) as catalog:
         fill(catalog)
-    target = server.empty()
+    target = database_server.empty()
 
     class Broken:
         def update(self, *, listed: int, listing: bool, done: int, failed: int) -> None:
             if done > 300:
-                server.terminate(str(sa.make_url(target).database))
+                database_server.terminate(str(sa.make_url(target).database))
 
     with pytest.raises(CatalogError, match="connection was lost"):
         moving.copy_catalog(file, target, Broken())
@@ -214,10 +229,10 @@ def test_a_copy_that_breaks_off_leaves_nothing(server: Server, file: str) -> Non
     assert contents(target) == contents(file)
 
 
-def test_a_name_that_the_target_cannot_hold_is_an_error(server: Server, file: str) -> None:
+def test_a_name_that_the_target_cannot_hold_is_an_error(database_server: Server, file: str) -> None:
     with Catalog(file, create=True) as catalog:
         commit(catalog, [outcome("x" * 3000, [])])
-    target = server.empty()
+    target = database_server.empty()
     with pytest.raises(CatalogError, match=r"3,000 bytes, expected at most 2,600"):
         moving.copy_catalog(file, target)
     with Catalog(target) as catalog:
@@ -252,7 +267,7 @@ def _image_row(rng: random.Random, number: int) -> tuple[Any, ...]:
     size = rng.randrange(1 << 40)
     return (
         *(number, 1, f"{number}.jpg", "v", size, 640, 480, "ok", None, None, 0, None),
-        *(attributes, hashed, rng.choice([None, -rng.randrange(1 << 62)])),
+        *(attributes, hashed, rng.choice([None, -rng.randrange(1 << 62)]), number % 7),
     )
 
 

@@ -136,6 +136,7 @@ class Truth:
     """class or relation: image, analyzer, id, score, number."""
     boxes: list[tuple[int, int, int, int, float, float]]
     predicates: dict[int, int]
+    statuses: dict[int, str]
 
     def has(self, scope: Scope, wanted: Wanted) -> dict[int, int]:
         best: dict[int, int] = {}
@@ -189,6 +190,12 @@ class Truth:
             facets.by_number(Counter({key: len(images) for key, images in in_predicate.items()})),
             tuple(bins[i] for i in range(BINS)) if scope.wanted else (),
             tuple(sizes),
+            facets.by_number(Counter(self.images[id_][0] for id_ in ids)),
+            tuple(
+                (status, number)
+                for status in ("ok", "failed", "vanished", "unseen")
+                if (number := sum(self.statuses[id_] == status for id_ in ids))
+            ),
         )
 
 
@@ -223,6 +230,7 @@ def truth_of(connection: sa.Connection) -> Truth:
         {"class": of_class, "relation": of_type},
         boxes,
         {row.id: row.predicate_id for row in types},
+        {row.id: row.status for row in connection.execute(sa.select(image))},
     )
 
 
@@ -267,6 +275,10 @@ def assert_equal(view: View, truth: Truth, scope: Scope, rng: random.Random) -> 
         found += part
     assert found == expected
     assert view.facets(scope, ids) == truth.facets(scope, expected)
+    number = rng.choice([0, 0, 0, 0, 1, 3, 10])  # each is searched for by itself, which takes long
+    groups = [tuple(rng.sample(range(1, 6), rng.randint(1, 3))) for _ in range(number)]
+    alone = [replace(scope, analyzer_ids=one) for one in groups]
+    assert view.counts(scope, groups, ids) == [len(truth.search(one, only)) for one in alone]
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
-from vistadex.catalog import Catalog, QueryFacets, RelationCount, registering, tables, writing
+from vistadex.catalog import (
+    Catalog,
+    OriginCount,
+    QueryFacets,
+    RelationCount,
+    registering,
+    tables,
+    writing,
+)
 from vistadex.catalog.images import picture_url
 from vistadex.errors import CatalogError, QueryError
 from vistadex.origins import AnnotationOrigin
@@ -177,6 +185,9 @@ def test_facets_count_what_is_in_the_result(catalog: Catalog) -> None:
         (("next to", 2), ("rides", 1)),
         tuple(scores),
         tuple(sizes),
+        (("/photos", 2),),
+        (("ok", 2),),
+        (OriginCount("human", True, 2),),
     )
     everything = catalog.facets()
     assert everything.images == 3

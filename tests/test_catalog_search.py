@@ -298,7 +298,8 @@ def test_one_class_is_found_without_a_sort_or_a_scan(tmp_path: Path) -> None:
                 for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}", parameters)
             ]
     assert plans[0] == "SEARCH image_class USING PRIMARY KEY (class_id=? AND score>?)"
-    assert set(plans[1:]) == {"SEARCH analysis USING PRIMARY KEY (image_id=?)"}
+    by_image = "USING PRIMARY KEY (image_id=?)"
+    assert set(plans[1:]) == {f"SEARCH {table} {by_image}" for table in ("analysis", "box")}
 
 
 def many(place: str, number: int) -> Catalog:

@@ -244,6 +244,10 @@ def test_index_as_json_is_one_object(run: typing.Any, shared_data: Path, tmp_pat
         "images_per_s",
         "peak_rss_bytes",
         "failures",
+        "calls",
+        "calls_usd",
+        "left",
+        "left_usd",
     ]
     assert row["images"] == row["indexed"] + row["failed"] == 29
     assert row["failures"]["truncated"] == 2
@@ -304,3 +308,39 @@ def test_on_a_terminal_progress_is_a_bar(
     with cli.progress_bar() as progress:
         progress.update(listed=10, listing=False, done=5, failed=0)
     assert "5 of 10 images" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("photos")
+def test_a_query_is_collected_found_again_and_taken_out(run: typing.Any) -> None:
+    (first, *_) = run("search", "--json").rows
+    made = run("collect", "my best", "")
+    assert (made.code, made.err) == (0, "")
+    assert made.out.startswith("my best: ")
+    (listed,) = run("collections", "--json").rows
+    assert listed["name"] == "my best"
+    found = run("search", 'collection:"my best"', "--json").rows
+    assert len(found) == listed["images"] > 0
+    removed = run("collect", "my best", "--remove", "--ids", str(first["id"]), "--json")
+    assert removed.rows[0]["images"] == listed["images"] - 1
+    assert run("collect", "my best", "--rename", "best").code == 0
+    assert "best" in run("collections").out
+    assert run("collect", "best", "--delete").code == 0
+    assert run("collections").out == ""
+
+
+@pytest.mark.usefixtures("photos")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("dog", "--ids", "1"),
+        ("--ids", "1,x"),
+        ("--delete", "--remove"),
+        ("dog", "--rename", "x"),
+    ],
+)
+def test_collect_refuses_what_it_can_not_mean(run: typing.Any, arguments: tuple[str, ...]) -> None:
+    done = run("collect", "best", *arguments)
+    assert done.code == 2
+    assert "expected" in done.err
+    assert run("collections").out == ""

@@ -16,7 +16,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from tests.web_site import CHANGED, DATA, File, Site, emptied, running, without_proxies
-from vistadex import downloads
+from vistadex import connections, downloads
 from vistadex.downloads import Response, download, fetch, head, redirect_target, shown
 from vistadex.errors import (
     SourceDeniedError,
@@ -356,7 +356,7 @@ def test_a_kind_of_proxy_that_is_not_known_is_a_usage_error(
 
 
 def test_connections_are_used_again(site: Site) -> None:
-    pool = downloads._pool(downloads.os.getpid(), "").connection_from_url(site.url)
+    pool = connections.pool(downloads.os.getpid(), "", False).connection_from_url(site.url)
     fetch(f"{site.url}/a.bin")
     before = pool.num_connections
     for start in range(5):

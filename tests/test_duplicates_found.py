@@ -128,6 +128,19 @@ def test_images_without_hashes_are_counted(catalog: Catalog) -> None:
     assert find_duplicates(catalog=catalog).unseen == 11
 
 
+def test_copies_are_found_anew_in_a_catalog_that_went_back_and_on(catalog: Catalog) -> None:
+    assert catalog.count("duplicate:exact") == 2
+    gone = catalog.image("memory://duplicates/d-other.jpg").id
+    state, change = tables.state, tables.change
+    with catalog.writing() as connection:  # as where an older copy of it is restored
+        last = connection.execute(sa.select(state.c.revision)).scalar_one()
+        connection.execute(sa.delete(change).where(change.c.revision == last))
+        connection.execute(sa.update(state).values(revision=last - 1))
+        writing.delete_images(connection, [gone])
+        assert connection.execute(sa.select(state.c.revision)).scalar_one() == last
+    assert catalog.count("duplicate:exact") == 1
+
+
 def test_vanished_images_are_no_copies(catalog: Catalog) -> None:
     set_images(catalog, status="vanished")
     assert list(find_duplicates(near=6, catalog=catalog)) == []

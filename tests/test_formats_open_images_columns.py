@@ -14,8 +14,9 @@ import pytest
 
 from vistadex.errors import FormatError
 from vistadex.formats import Problems
+from vistadex.formats.columns import NO_SET
 from vistadex.formats.csv_blocks import BLOCK_BYTES, Type, read_blocks
-from vistadex.formats.open_images_columns import Files, OpenImagesColumns
+from vistadex.formats.open_images_columns import MOST_SETS, Files, OpenImagesColumns
 from vistadex.formats.open_images_ids import ImageIds, hex_numbers
 
 COLUMNS: dict[str, Type] = {"ImageID": "text", "Label": "name", "Score": "number"}
@@ -155,16 +156,46 @@ def test_attributes_of_images_are_json_whatever_is_in_them(tmp_path: Path) -> No
     [images] = columns_of(tmp_path, images=text).images(Problems())
     assert list(images.keys) == ["a.jpg", "b.jpg", "c.jpg"]
     assert [json.loads(one or "{}") for one in images.attributes] == [
-        {
-            "split": "train",
-            "original_url": "https://x/1",
-            "title": 'say "ah"',
-            "original_size": 12,
-            "rotation": 90,
-        },
-        {"split": "train", "title": "back\\slash"},
-        {"split": "train", "original_size": 1.5, "rotation": "nan"},
+        {"original_url": "https://x/1", "title": 'say "ah"', "original_size": 12},
+        {"title": "back\\slash"},
+        {"original_size": 1.5},
     ]
+    assert [json.loads(images.sets[i]) for i in images.set_of.tolist()] == [
+        {"split": "train", "rotation": 90},
+        {"split": "train"},
+        {"split": "train", "rotation": "nan"},
+    ]
+
+
+def test_images_share_sets_of_what_columns_with_few_values_say(tmp_path: Path) -> None:
+    rows = ["ImageID,OriginalURL,License,Rotation"]
+    rows += [f"{i:016x},https://x/{i},by,{i % 4 * 90}.0" for i in range(400)]
+    [images] = columns_of(tmp_path, images="\n".join(rows) + "\n").images(Problems())
+    assert len(images.sets) == 4
+    assert json.loads(images.sets[images.set_of[6]]) == {
+        "split": "train",
+        "license": "by",
+        "rotation": 180,
+    }
+    assert json.loads(images.attributes[6] or "") == {"original_url": "https://x/6"}
+
+
+def test_a_column_with_many_values_makes_no_sets(tmp_path: Path) -> None:
+    rows = ["ImageID,License"] + [f"{i:016x},license {i}" for i in range(MOST_SETS + 1)]
+    [images] = columns_of(tmp_path, images="\n".join(rows) + "\n").images(Problems())
+    assert not images.sets
+    assert set(images.set_of.tolist()) == {NO_SET}
+    assert json.loads(images.attributes[7] or "") == {"split": "train", "license": "license 7"}
+
+
+def test_images_of_which_nothing_is_said_have_no_set(tmp_path: Path) -> None:
+    text = "ImageID,Rotation\na,\nb,90.0\n"
+    (tmp_path / "images.csv").write_text(text)
+    files = Files([(str(tmp_path / "images.csv"), "")], [], [], [], {"/m/1": "One"})
+    [images] = OpenImagesColumns(files).images(Problems())
+    assert list(images.attributes) == [None, None]
+    assert images.set_of[0] == NO_SET
+    assert json.loads(images.sets[images.set_of[1]]) == {"rotation": 90}
 
 
 def test_labels_are_a_machine_s_where_their_source_says_so(tmp_path: Path) -> None:

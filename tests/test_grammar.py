@@ -56,6 +56,15 @@ from vistadex.grammar import Query, RelationPattern, Term, exact, like, parse, r
             r"relation:a\/b/c/d",
             Query(terms=(Term(relation=RelationPattern(r"a\/b", "c", "d")),)),
         ),
+        (
+            'dog collection:"my best" -collection:old COLLECTION:new cat',
+            Query(
+                terms=(Term("dog"), Term("cat")),
+                collections=("my best", "new"),
+                not_in=("old",),
+            ),
+        ),
+        ("collection:a collection:a", Query(collections=("a",))),
         ("hund & größe", Query(terms=(Term("hund"), Term("größe")))),
     ],
 )
@@ -85,6 +94,9 @@ def test_a_query_says(text: str, expected: Query) -> None:
         ('""', "empty"),
         ("source:", "needs a name"),
         ("dog split:", "split: needs a name"),
+        ("dog collection:", "collection: needs a name"),
+        ('-collection:" "', "collection: needs a name"),
+        (" ".join(f"collection:c{i}" for i in range(31)), "more than 30 collections"),
         (" & ".join(f"c{i}" for i in range(31)), "more than 30 classes"),
     ],
 )

@@ -15,7 +15,7 @@ import vistadex
 from vistadex.catalog import Catalog
 from vistadex.testing import RedSquareDetector, scene_jpeg
 from vistadex.web import create_app
-from vistadex.web.app import bind
+from vistadex.web.serving import bind
 
 CHROMIUM = Path("/usr/bin/chromium")
 OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]

@@ -28,7 +28,7 @@ from vistadex.catalog import Catalog, registering, writing
 from vistadex.records import Analyzer, Detections, Failure, Outcome
 from vistadex.sources import open_source
 from vistadex.web import create_app
-from vistadex.web.app import bind
+from vistadex.web.serving import bind
 
 CHROMIUM = Path("/usr/bin/chromium")
 OPTIONS = (
@@ -83,7 +83,7 @@ def drawn_boxes(i: int, width: int, height: int) -> Detections:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("pictures")
     for i in range(PICTURES):
         width, height = SIZES[i % len(SIZES)]
@@ -134,7 +134,7 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
 
 
 @pytest.fixture
-def page(context: BrowserContext, server: str) -> Iterator[Page]:
+def page(context: BrowserContext, site: str) -> Iterator[Page]:
     """A page that fails its test for anything in the console or from another host."""
     page = context.new_page()
     trouble: list[str] = []
@@ -145,14 +145,14 @@ def page(context: BrowserContext, server: str) -> Iterator[Page]:
     page.on("pageerror", lambda error: trouble.append(str(error)))
     page.on(
         "request",
-        lambda request: None if request.url.startswith(server) else trouble.append(request.url),
+        lambda request: None if request.url.startswith(site) else trouble.append(request.url),
     )
     yield page
     assert [one for one in trouble if "status of 400" not in one] == []
 
 
-def results(page: Page, server: str, query: str) -> list[dict[str, Any]]:
-    found = page.request.get(f"{server}/api/v1/search?{query}")
+def results(page: Page, site: str, query: str) -> list[dict[str, Any]]:
+    found = page.request.get(f"{site}/api/v1/search?{query}")
     return cast(list[dict[str, Any]], json.loads(found.text())["results"])
 
 
@@ -188,20 +188,20 @@ def box_of(locator: Locator) -> tuple[float, float, float, float]:
     return box["x"], box["y"], box["width"], box["height"]
 
 
-def test_the_box_has_focus_and_typing_searches(page: Page, server: str) -> None:
-    page.goto(server)
+def test_the_box_has_focus_and_typing_searches(page: Page, site: str) -> None:
+    page.goto(site)
     expect(page.locator(".total")).to_contain_text(f"{PICTURES} images")
     page.keyboard.type("person")
     page.keyboard.press("Enter")
     page.wait_for_url("**/?q=person")
     expect(page.locator(".total")).to_contain_text("50 images")
-    assert shown_ids(page) == [one["id"] for one in results(page, server, "q=person")]
+    assert shown_ids(page) == [one["id"] for one in results(page, site, "q=person")]
     scores = [float(text) for text in page.locator(".score").all_inner_texts()]
     assert scores == sorted(scores, reverse=True)
 
 
-def test_autocomplete_by_keyboard_after_an_operator(page: Page, server: str) -> None:
-    page.goto(server)
+def test_autocomplete_by_keyboard_after_an_operator(page: Page, site: str) -> None:
+    page.goto(site)
     box = page.locator("#q")
     page.keyboard.type("do")
     options = page.get_by_role("option")
@@ -223,7 +223,7 @@ def test_autocomplete_by_keyboard_after_an_operator(page: Page, server: str) -> 
     expect(page.locator(".tile")).to_have_count(3)
 
 
-def test_autocomplete_recovers_from_a_failed_answer(context: BrowserContext, server: str) -> None:
+def test_autocomplete_recovers_from_a_failed_answer(context: BrowserContext, site: str) -> None:
     page, answers = context.new_page(), [500, 200]
 
     def answer(route: Route) -> None:
@@ -232,35 +232,35 @@ def test_autocomplete_recovers_from_a_failed_answer(context: BrowserContext, ser
         else:
             route.continue_()
 
-    page.route("**/api/v1/classes?*", answer)
-    page.goto(server)
-    with page.expect_response("**/api/v1/classes?*"):
+    page.route("**/api/v1/complete?*", answer)
+    page.goto(site)
+    with page.expect_response("**/api/v1/complete?*"):
         page.keyboard.type("d")
     page.keyboard.type("o")
     expect(page.get_by_role("option")).to_have_text(["dog 150", "donut 15", "hot dog 5"])
 
 
-def test_autocomplete_by_mouse_after_a_minus(page: Page, server: str) -> None:
-    page.goto(server)
+def test_autocomplete_by_mouse_after_a_minus(page: Page, site: str) -> None:
+    page.goto(site)
     page.keyboard.type("dog -per")
     page.get_by_role("option").first.click()
     page.wait_for_url("**/?q=dog+-person")
     expect(page.locator(".total")).to_contain_text("100 images")
 
 
-def test_scrolling_loads_every_image_once(page: Page, server: str) -> None:
-    page.goto(server + "/?q=dog")
+def test_scrolling_loads_every_image_once(page: Page, site: str) -> None:
+    page.goto(site + "/?q=dog")
     expect(page.locator(".tile").nth(59)).to_be_attached()
     scrolled_to_end(page)
     ids = shown_ids(page)
-    assert ids == [one["id"] for one in results(page, server, "q=dog&limit=1000")]
+    assert ids == [one["id"] for one in results(page, site, "q=dog&limit=1000")]
     assert len(ids) == len(set(ids)) == PICTURES
 
 
-def test_rows_are_justified_and_nothing_jumps(context: BrowserContext, server: str) -> None:
+def test_rows_are_justified_and_nothing_jumps(context: BrowserContext, site: str) -> None:
     page = context.new_page()
     page.route("**/thumbnail/**", lambda route: route.abort())
-    page.goto(server)
+    page.goto(site)
     before = [box_of(page.locator(".tile").nth(i)) for i in range(12)]
     page.unroute("**/thumbnail/**")
     page.reload()
@@ -272,8 +272,8 @@ def test_rows_are_justified_and_nothing_jumps(context: BrowserContext, server: s
     assert last[0] + last[2] == pytest.approx(1280 - 16, abs=1)
 
 
-def test_back_and_reload_keep_the_place(page: Page, server: str) -> None:
-    page.goto(server + "/?q=dog")
+def test_back_and_reload_keep_the_place(page: Page, site: str) -> None:
+    page.goto(site + "/?q=dog")
     scrolled_to_end(page)
     tile = page.locator(".tile").nth(130)
     tile.scroll_into_view_if_needed()
@@ -294,9 +294,9 @@ def test_back_and_reload_keep_the_place(page: Page, server: str) -> None:
     eventually(page, f"Math.abs(scrollY - {place}) < 2")
 
 
-def test_boxes_lie_where_the_record_says(page: Page, server: str) -> None:
-    record = results(page, server, "q=hot+dog")[0]
-    page.goto(f"{server}/image/{record['id']}")
+def test_boxes_lie_where_the_record_says(page: Page, site: str) -> None:
+    record = results(page, site, "q=hot+dog")[0]
+    page.goto(f"{site}/image/{record['id']}")
     x, y, width, height = box_of(page.locator("#picture img"))
     assert width / height == pytest.approx(record["width"] / record["height"], rel=0.01)
     scale = width / record["width"]
@@ -312,8 +312,8 @@ def test_boxes_lie_where_the_record_says(page: Page, server: str) -> None:
         expect(rects.nth(i)).to_have_attribute("data-class", box["class"])
 
 
-def test_boxes_in_the_grid_lie_over_their_objects(page: Page, server: str) -> None:
-    page.goto(server + "/?q=dog")
+def test_boxes_in_the_grid_lie_over_their_objects(page: Page, site: str) -> None:
+    page.goto(site + "/?q=dog")
     tile = page.locator(".tile").first
     expect(tile.locator("svg")).to_have_css("opacity", "0")
     tile.hover()
@@ -326,9 +326,9 @@ def test_boxes_in_the_grid_lie_over_their_objects(page: Page, server: str) -> No
     assert drawn == pytest.approx(wanted, abs=4)
 
 
-def test_classes_and_score_hide_boxes_and_link_to_searches(page: Page, server: str) -> None:
-    record = results(page, server, "q=hot+dog+%26+person")[0]
-    page.goto(f"{server}/image/{record['id']}")
+def test_classes_and_score_hide_boxes_and_link_to_searches(page: Page, site: str) -> None:
+    record = results(page, site, "q=hot+dog+%26+person")[0]
+    page.goto(f"{site}/image/{record['id']}")
     dog = page.locator('rect[data-class="dog"]')
     person = page.locator('rect[data-class="person"]')
     page.get_by_label("Show boxes of dog").uncheck()
@@ -344,9 +344,9 @@ def test_classes_and_score_hide_boxes_and_link_to_searches(page: Page, server: s
     page.wait_for_url("**/?q=hot+dog")
 
 
-def test_arrows_walk_the_result_and_escape_returns(page: Page, server: str) -> None:
-    ids = [one["id"] for one in results(page, server, "q=dog&limit=100")]
-    page.goto(server + "/?q=dog")
+def test_arrows_walk_the_result_and_escape_returns(page: Page, site: str) -> None:
+    ids = [one["id"] for one in results(page, site, "q=dog&limit=100")]
+    page.goto(site + "/?q=dog")
     page.locator(".tile").nth(1).click()
     page.wait_for_url(f"**/image/{ids[1]}?**")
     page.keyboard.press("ArrowRight")
@@ -363,10 +363,10 @@ def test_arrows_walk_the_result_and_escape_returns(page: Page, server: str) -> N
     page.wait_for_url("**/?q=dog")
 
 
-def test_walking_goes_on_behind_what_was_loaded(page: Page, server: str) -> None:
-    page.goto(server + "/?q=hot+dog")
+def test_walking_goes_on_behind_what_was_loaded(page: Page, site: str) -> None:
+    page.goto(site + "/?q=hot+dog")
     ids = shown_ids(page)
-    page.goto(f"{server}/?q=hot+dog&limit=2")
+    page.goto(f"{site}/?q=hot+dog&limit=2")
     page.evaluate("document.querySelector('#more')?.remove()")
     first = page.locator(".tile").first
     first.click()
@@ -380,8 +380,8 @@ def test_walking_goes_on_behind_what_was_loaded(page: Page, server: str) -> None
     page.wait_for_url(f"**/image/{ids[-2]}?**")
 
 
-def test_keys_move_over_the_grid(page: Page, server: str) -> None:
-    page.goto(server + "/?q=dog")
+def test_keys_move_over_the_grid(page: Page, site: str) -> None:
+    page.goto(site + "/?q=dog")
     page.keyboard.press("ArrowDown")
     tiles = page.locator(".tile")
     expect(tiles.nth(0)).to_be_focused()
@@ -407,8 +407,8 @@ def test_keys_move_over_the_grid(page: Page, server: str) -> None:
     page.wait_for_url("**/image/**")
 
 
-def test_an_unknown_class_offers_the_nearest(page: Page, server: str) -> None:
-    page.goto(server)
+def test_an_unknown_class_offers_the_nearest(page: Page, site: str) -> None:
+    page.goto(site)
     page.keyboard.type("dgo & person")
     page.keyboard.press("Enter")
     expect(page.locator(".problem")).to_contain_text("unknown class 'dgo'")
@@ -417,15 +417,15 @@ def test_an_unknown_class_offers_the_nearest(page: Page, server: str) -> None:
     expect(page.locator(".total")).to_contain_text("50 images")
 
 
-def test_a_chip_takes_its_part_away(page: Page, server: str) -> None:
-    page.goto(server + "/?q=dog+%26+person")
+def test_a_chip_takes_its_part_away(page: Page, site: str) -> None:
+    page.goto(site + "/?q=dog+%26+person")
     page.get_by_role("link", name="without dog").click()
     page.wait_for_url("**/?q=person")
 
 
-def test_a_bad_image_is_a_quiet_place(context: BrowserContext, server: str) -> None:
+def test_a_bad_image_is_a_quiet_place(context: BrowserContext, site: str) -> None:
     page = context.new_page()
-    page.goto(server + "/errors")
+    page.goto(site + "/errors")
     expect(page.locator("h1")).to_have_text("1 image could not be read")
     page.locator(".bad a").first.click()
     expect(page.locator(".problem")).to_contain_text("breaks off inside its header")
@@ -436,12 +436,12 @@ def test_a_bad_image_is_a_quiet_place(context: BrowserContext, server: str) -> N
     page.wait_for_url("**/errors?reason=truncated")
 
 
-def test_everything_can_be_reached_without_javascript(browser: Browser, server: str) -> None:
+def test_everything_can_be_reached_without_javascript(browser: Browser, site: str) -> None:
     context = browser.new_context(
         java_script_enabled=False, viewport={"width": 1280, "height": 800}
     )
     page = context.new_page()
-    page.goto(server)
+    page.goto(site)
     page.locator("#q").fill("dog")
     page.locator("#q").press("Enter")
     page.wait_for_url("**/?q=dog")
@@ -471,13 +471,13 @@ def test_everything_can_be_reached_without_javascript(browser: Browser, server: 
     "path", ["/", "/?q=dog+%26+person", "/image/1", "/errors", "/classes", "/docs"]
 )
 def test_no_page_is_wider_than_its_window(
-    browser: Browser, server: str, path: str, width: int, scheme: Any, tmp_path: Path
+    browser: Browser, site: str, path: str, width: int, scheme: Any, tmp_path: Path
 ) -> None:
     with browser.new_context(
         viewport={"width": width, "height": 800}, color_scheme=scheme
     ) as context:
         page = context.new_page()
-        page.goto(server + path)
+        page.goto(site + path)
         assert page.screenshot(path=tmp_path / "page.png")
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
@@ -485,10 +485,10 @@ def test_no_page_is_wider_than_its_window(
         assert lightness > 200 if scheme == "light" else lightness < 60
 
 
-def test_narrow_grid_has_two_columns(browser: Browser, server: str) -> None:
+def test_narrow_grid_has_two_columns(browser: Browser, site: str) -> None:
     with browser.new_context(viewport={"width": 390, "height": 800}) as context:
         page = context.new_page()
-        page.goto(server)
+        page.goto(site)
         tiles = [box_of(page.locator(".tile").nth(i)) for i in range(3)]
         assert tiles[0][1] == tiles[1][1] < tiles[2][1]
         assert tiles[0][0] == tiles[2][0]

@@ -31,6 +31,7 @@ from vistadex.sources.folder import FolderSource
 from vistadex.testing import RedSquareDetector
 from vistadex.web import create_app
 from vistadex.web.cache import Cache
+from vistadex.web.metrics import Metrics
 from vistadex.web.pictures import Pictures
 from vistadex.web.views import picture_href
 
@@ -212,7 +213,7 @@ def test_a_source_that_is_gone_breaks_no_page(client: TestClient, folder: Path) 
 def test_the_same_thumbnail_asked_for_at_once_is_made_once(
     catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pictures = Pictures(catalog, Cache(tmp_path / "cache"))
+    pictures = Pictures(catalog, Cache(tmp_path / "cache"), Metrics())
     image = catalog.search("dog").results[0].image
     reads = []
     source = open_source(image.source)

@@ -75,7 +75,7 @@ def imported(tmp_path: Path, image_url: str | None) -> Path:
 
 
 def client(catalog: Catalog, tmp_path: Path) -> TestClient:
-    app = create_app(catalog, tmp_path / "thumbnails")
+    app = create_app(catalog, tmp_path / "thumbnails", allow_private_addresses=True)
     return TestClient(app, base_url="http://127.0.0.1:8765", raise_server_exceptions=False)
 
 

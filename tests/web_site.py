@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from vistadex import downloads
+from vistadex import connections
 
 DATA = bytes(range(256)) * 40
 SHA256 = hashlib.sha256(DATA).hexdigest()
@@ -155,7 +155,7 @@ def running() -> Iterator[Site]:
     site.shutdown()
     thread.join()
     site.server_close()
-    downloads._pool.cache_clear()
+    connections.pool.cache_clear()
 
 
 def emptied(site: Site) -> Site:

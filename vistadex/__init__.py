@@ -6,13 +6,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vistadex.catalog import Catalog
+    from vistadex.catalog import Catalog, SimilarPage
     from vistadex.comparing import Comparison, compare
     from vistadex.copying import CopySummary, copy
     from vistadex.datasets import DatasetSummary, build_dataset
     from vistadex.errors import VistadexError
     from vistadex.exporting import ExportSummary, export_annotations
     from vistadex.finding_duplicates import Duplicates, find_duplicates
+    from vistadex.finding_similar import find_similar
     from vistadex.importing import ImportSummary, import_annotations
     from vistadex.indexing import Summary, index
     from vistadex.relating import RelateSummary, relate
@@ -28,6 +29,7 @@ _HOMES = {
     "ExportSummary": "vistadex.exporting",
     "ImportSummary": "vistadex.importing",
     "RelateSummary": "vistadex.relating",
+    "SimilarPage": "vistadex.catalog",
     "Summary": "vistadex.indexing",
     "VistadexError": "vistadex.errors",
     "build_dataset": "vistadex.datasets",
@@ -35,6 +37,7 @@ _HOMES = {
     "copy": "vistadex.copying",
     "export_annotations": "vistadex.exporting",
     "find_duplicates": "vistadex.finding_duplicates",
+    "find_similar": "vistadex.finding_similar",
     "import_annotations": "vistadex.importing",
     "index": "vistadex.indexing",
     "relate": "vistadex.relating",
@@ -49,6 +52,7 @@ __all__ = [
     "ExportSummary",
     "ImportSummary",
     "RelateSummary",
+    "SimilarPage",
     "Summary",
     "VistadexError",
     "__version__",
@@ -57,6 +61,7 @@ __all__ = [
     "copy",
     "export_annotations",
     "find_duplicates",
+    "find_similar",
     "import_annotations",
     "index",
     "relate",

@@ -17,7 +17,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
-from vistadex import cli_annotations, cli_datasets, cli_duplicates, cli_search
+from vistadex import (
+    cli_annotations,
+    cli_collections,
+    cli_datasets,
+    cli_duplicates,
+    cli_search,
+    cli_similar,
+)
 from vistadex.cli_catalog import catalog_app
 from vistadex.cli_models import models_app
 from vistadex.console import (
@@ -53,8 +60,11 @@ app.command()(cli_search.facets)
 app.command()(cli_search.classes)
 app.command()(cli_search.relations)
 app.command()(cli_search.relate)
+app.command()(cli_collections.collections)
+app.command()(cli_collections.collect)
 app.command()(cli_datasets.dataset)
 app.command()(cli_duplicates.duplicates)
+app.command()(cli_similar.similar)
 
 INTERRUPTED = 130
 
@@ -70,6 +80,19 @@ def index(
     ] = None,
     classifier: Annotated[str | None, typer.Option(help="Model that names whole images.")] = None,
     embedder: Annotated[str | None, typer.Option(help="Model for similarity.")] = None,
+    labeler: Annotated[
+        str | None,
+        typer.Option(help="Service that gets every picture, for money: google-vision, …"),
+    ] = None,
+    max_calls: Annotated[
+        int | None, typer.Option(help="Pictures that the labeler gets at most; needed with it.")
+    ] = None,
+    calls_per_second: Annotated[
+        float | None, typer.Option(help="Pictures that the labeler gets in a second.")
+    ] = None,
+    price_per_1000: Annotated[
+        float | None, typer.Option(help="Dollars for 1,000 pictures, instead of the list price.")
+    ] = None,
     catalog: CatalogOption = None,
     only: Annotated[
         Literal["new", "failed", "all"],
@@ -113,12 +136,18 @@ def index(
     """Find what is in every image of folders and buckets, and keep it in the catalog."""
     from vistadex.indexing import index as run
 
+    if labeler is not None and max_calls is not None:
+        say_cost(labeler, max_calls, price_per_1000)
     with progress_bar() as progress:
         summary = run(
             *sources,
             detector=detector,
             classifier=classifier,
             embedder=embedder,
+            labeler=labeler,
+            max_calls=max_calls,
+            calls_per_second=calls_per_second,
+            price_per_1000=price_per_1000,
             catalog=catalog,
             only=only,
             prune=prune,
@@ -141,6 +170,14 @@ def index(
         print_summary(summary)
 
 
+def say_cost(labeler: str, max_calls: int, price_per_1000: float | None) -> None:
+    """States, before a run, where pictures will go and what that may cost at most."""
+    from vistadex import labelers
+
+    cost = labelers.cost(labeler, max_calls, price_per_1000)
+    say(f"{labeler}: up to {max_calls:,} pictures leave this machine, at most {cost.text}")
+
+
 def print_summary(summary: Summary) -> None:
     """A run as sentences with its numbers."""
     done = f"{summary.indexed:,} indexed ({summary.images_per_s:,.0f}/s)"
@@ -154,6 +191,11 @@ def print_summary(summary: Summary) -> None:
     )
     for reason, number in summary.failures.items():
         out(f"  {number:,} {reason}")
+    if summary.calls:
+        out(f"  {summary.calls:,} pictures sent to be labeled: about ${summary.calls_usd:,.2f}")
+    if summary.left:
+        out(f"  {summary.left:,} images left: about ${summary.left_usd:,.2f}")
+        say("the calls allowed are used up; the same command goes on with the images left")
     if summary.failures:
         say("`vistadex errors` says which and why; `--only failed` tries them again")
 
@@ -260,15 +302,64 @@ def serve(
     catalog: CatalogOption = None,
     host: Annotated[str | None, typer.Option(help="Address to answer on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to answer on.")] = None,
+    token: Annotated[
+        Path | None, typer.Option(help="File with the token for programs and the login page.")
+    ] = None,
+    password_file: Annotated[
+        Path | None, typer.Option(help="File with a password for the login page.")
+    ] = None,
+    read_only: Annotated[
+        bool, typer.Option("--read-only", help="Refuse everything that changes something.")
+    ] = False,
+    workers: Annotated[int, typer.Option(help="Processes that answer.")] = 1,
+    host_name: Annotated[
+        list[str] | None, typer.Option(help="A further name under which it answers.")
+    ] = None,
+    proxy: Annotated[
+        list[str] | None,
+        typer.Option(help="Address or network of a proxy whose X-Forwarded headers are believed."),
+    ] = None,
+    allow_private_addresses: Annotated[
+        bool,
+        typer.Option(
+            "--allow-private-addresses",
+            help="Fetch pictures also where imported metadata names a private network.",
+        ),
+    ] = False,
+    labeler: Annotated[
+        list[str] | None,
+        typer.Option(help="Service in the cloud that may be asked about pictures, for money."),
+    ] = None,
+    max_calls: Annotated[
+        int | None, typer.Option(help="Pictures that each labeler gets at most; needed with it.")
+    ] = None,
+    export_to: Annotated[
+        list[str] | None,
+        typer.Option(help="Bucket or folder into which visitors may have data sets written."),
+    ] = None,
     cache: Annotated[Path | None, typer.Option(help="Folder for thumbnails.")] = None,
     json_: JsonOption = False,
 ) -> None:
-    """Serve the search page until Ctrl-C."""
+    """Serve the pages and the HTTP API until Ctrl-C."""
     from vistadex import settings
-    from vistadex.web.app import serve as run
+    from vistadex.web import Serving
+    from vistadex.web import serve as run
+    from vistadex.web.access import read_keys
 
-    where = settings.value("host", host, str), settings.value("port", port, int)
-    folder = Path(settings.value("cache", None if cache is None else str(cache), str))
+    serving = Serving(
+        host=settings.value("host", host, str),
+        port=settings.value("port", port, int),
+        cache=Path(settings.value("cache", None if cache is None else str(cache), str)),
+        keys=read_keys(token, password_file),
+        read_only=read_only,
+        workers=workers,
+        host_names=tuple(host_name or ()),
+        proxies=tuple(proxy or ()),
+        allow_private_addresses=allow_private_addresses,
+        labelers=tuple(labeler or ()),
+        max_calls=max_calls,
+        export_to=tuple(export_to or ()),
+    )
     with open_catalog(catalog) as opened:
 
         def announce(url: str) -> None:
@@ -277,8 +368,7 @@ def serve(
             else:
                 say(f"Vistadex: {url} shows {opened.place}; Ctrl-C ends it")
 
-        opened.keep_fresh()
-        run(opened, *where, folder, announce)
+        run(opened, serving, announce)
 
 
 def main(run: Callable[..., Any] = app) -> NoReturn:

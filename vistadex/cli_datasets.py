@@ -24,6 +24,9 @@ def dataset(
         str, typer.Option(help="coco, voc, yolo, open-images, imagefolder or automl-csv.")
     ] = "coco",
     query: Annotated[str, typer.Option(help="Only images that this query finds.")] = "",
+    ids: Annotated[
+        str | None, typer.Option(help="Only the images with these ids, as 3,14,15.")
+    ] = None,
     group_by: Annotated[
         str | None,
         typer.Option(help="Attribute whose images of one value stay together, or near-duplicate."),
@@ -44,7 +47,7 @@ def dataset(
     json_: JsonOption = False,
 ) -> None:
     """Make a data set: random images of some classes, split without look-alikes across splits."""
-    from vistadex.datasets import build_dataset, class_list
+    from vistadex.datasets import build_dataset, class_list, id_list
 
     with progress_bar() as progress:
         summary = build_dataset(
@@ -55,6 +58,7 @@ def dataset(
             seed=seed,
             format=format,
             query=query,
+            ids=None if ids is None else id_list(ids),
             group_by=group_by,
             stratify=stratify,
             pictures=pictures,

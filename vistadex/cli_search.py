@@ -108,11 +108,14 @@ def facets(
     model: ModelOption = None,
     subclasses: SubclassesOption = False,
     ignore_case: IgnoreCaseOption = False,
-    limit: Annotated[int, typer.Option(help="Classes and predicates to list; 0: all.")] = 20,
+    limit: Annotated[int, typer.Option(help="How many of each kind to list; 0: all.")] = 20,
     catalog: CatalogOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Say what is in all images that a query finds: classes, predicates, scores, box sizes."""
+    """Say what is in all images that a query finds: classes, predicates, scores, box sizes.
+
+    And of which sources they are, how they are, and how many each model or people would find.
+    """
     from vistadex import jsonable
 
     with open_catalog(catalog) as opened:
@@ -124,6 +127,7 @@ def facets(
             model=model,
             subclasses=subclasses,
             ignore_case=ignore_case,
+            limit=None if json_ else limit or None,
         )
     if json_:
         out_json(jsonable.facets(found))
@@ -134,7 +138,14 @@ def facets(
 def print_facets(found: QueryFacets, limit: int) -> None:
     """Counts a line each, and the histograms as bars."""
     out(f"{found.images:,} images")
-    for title, counts in (("classes", found.classes), ("predicates", found.predicates)):
+    origins = [(one.name, one.images) for one in found.origins]
+    for title, counts in (
+        ("classes", found.classes),
+        ("predicates", found.predicates),
+        ("sources", found.sources),
+        ("statuses", found.statuses),
+        ("origins", origins),
+    ):
         if counts:
             out(f"{title}:")
         for name, number in counts[: limit or None]:

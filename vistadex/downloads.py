@@ -9,7 +9,6 @@ import os
 import re
 import socket
 import time
-import urllib.request
 from base64 import b64encode
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ import urllib3
 from urllib3 import BaseHTTPResponse
 from urllib3 import exceptions as foreign
 
+from vistadex.connections import pool, proxy_for, public_addresses
 from vistadex.errors import (
     SourceDeniedError,
     SourceError,
@@ -38,10 +38,11 @@ CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 30.0
 SLOWEST_BYTES_PER_S = 10_000
 """What is read into memory may come so slowly on average, after the time for a silence."""
+SLOWEST_PUBLIC_BYTES_PER_S = 500_000
+"""Likewise, of addresses that others may have chosen, so that they hold nobody up for long."""
 MAX_BODY_BYTES = 1 << 30
 MAX_REDIRECTS = 5
 CHUNK_BYTES = 1 << 18
-KEPT_CONNECTIONS = 32
 
 _DENIED = {401, 403, 407}
 _MISSING = {404, 410}
@@ -93,21 +94,26 @@ def fetch(
     stop: int | None = None,
     max_bytes: int | None = None,
     timeout_s: float = READ_TIMEOUT_S,
+    public_only: bool = False,
 ) -> Response:
     """The bytes from start up to stop, cut at the file's end as Python cuts slices.
 
     Args:
         stop: the file's end if not given.
         max_bytes: more is refused; MAX_BODY_BYTES if not given.
+        public_only: whether hosts in private networks are refused, also behind redirects. Behind
+            a proxy the names are looked up here and there, which need not be the same.
     Raises: SourceMissingError, SourceDeniedError, SourceUnavailableError; SourceTooLargeError;
         SourceError for what is answered against the rules; UsageError for what is no http(s)
         address.
     """
     if stop is not None and stop <= start:
-        return head(url, timeout_s=timeout_s)
+        return head(url, timeout_s=timeout_s, public_only=public_only)
     limit = MAX_BODY_BYTES if max_bytes is None else max_bytes
     asked = _range(start, stop)
-    with _opened("GET", url, asked, timeout_s, fine=_PAST_THE_END if asked else ()) as answer:
+    fine = _PAST_THE_END if asked else ()
+    slowest = SLOWEST_PUBLIC_BYTES_PER_S if public_only else SLOWEST_BYTES_PER_S
+    with _opened("GET", url, asked, timeout_s, fine=fine, public_only=public_only) as answer:
         size = _whole_size(answer)
         if answer.status in _PAST_THE_END and (size is None or size <= start):
             return Response(b"", _version(answer), size)
@@ -124,20 +130,21 @@ def fetch(
             )
         ends = [end for end in (stop, size) if end is not None]
         wanted = max(0, min(ends) - start) if ends else None
-        data = _read(answer, url, start - first, wanted, limit, timeout_s)
+        data = _read(answer, url, start - first, wanted, limit, timeout_s, slowest)
         return Response(data, _version(answer), size)
 
 
-def head(url: str, *, timeout_s: float = READ_TIMEOUT_S) -> Response:
+def head(url: str, *, timeout_s: float = READ_TIMEOUT_S, public_only: bool = False) -> Response:
     """The version and size of a file without its bytes; one byte is asked for where HEAD fails.
 
     Raises: as fetch.
     """
-    with _opened("HEAD", url, {}, timeout_s, fine=_HEAD_REFUSED) as answer:
+    fine = _HEAD_REFUSED
+    with _opened("HEAD", url, {}, timeout_s, fine=fine, public_only=public_only) as answer:
         size = _whole_size(answer)
         if answer.status not in _HEAD_REFUSED and size is not None:
             return Response(b"", _version(answer), size)
-    asked = fetch(url, stop=1, timeout_s=timeout_s)
+    asked = fetch(url, stop=1, timeout_s=timeout_s, public_only=public_only)
     return Response(b"", asked.version, asked.size_bytes)
 
 
@@ -150,6 +157,7 @@ def download(
     progress: Told | None = None,
     bearer: str = "",
     timeout_s: float = READ_TIMEOUT_S,
+    public_only: bool = False,
 ) -> str:
     """Writes a file whole or not at all, going on where an earlier call broke off; its SHA-256.
 
@@ -159,13 +167,16 @@ def download(
     Args:
         sha256, size_bytes: what the file must have.
         bearer: a token, sent to the address's own host only.
+        public_only: as for fetch.
     Raises: SourceUnavailableError where it broke off (what has come is kept); SourceError if it is
         not the expected file (nothing is kept) or can't be written; else as fetch.
     """
     with _written(path), _kept(path) as kept:
         headers = {**_range(kept.offset, None), **kept.condition()}
         fine = _PAST_THE_END if kept.offset else ()
-        with _opened("GET", url, headers, timeout_s, bearer, fine=fine) as answer:
+        with _opened(
+            "GET", url, headers, timeout_s, bearer, fine=fine, public_only=public_only
+        ) as answer:
             whole = _continued(answer, url, kept)
             _check_size(url, kept, whole, size_bytes)
             _receive(answer, url, kept, size_bytes or whole, progress)
@@ -333,11 +344,12 @@ def _read(
     wanted: int | None,
     limit: int,
     timeout_s: float,
+    slowest: int,
 ) -> bytes:
     """The wanted bytes behind those to be skipped.
 
     Raises: SourceTooLargeError if there are more than the limit; SourceUnavailableError if fewer
-        came, or they come more slowly than SLOWEST_BYTES_PER_S.
+        came, or they come more slowly than the slowest bytes per second.
     """
     begun = time.monotonic()
     body = BytesIO()  # gives its bytes out without another copy of them
@@ -351,7 +363,7 @@ def _read(
         body.write(part)
         if length == wanted:
             break
-        if time.monotonic() - begun > timeout_s + length / SLOWEST_BYTES_PER_S:
+        if time.monotonic() - begun > timeout_s + length / slowest:
             what = f"only {length:,} bytes came in {time.monotonic() - begun:.0f} s"
             raise SourceUnavailableError(f"{shown(url)}: {what}; try again later")
     if wanted is not None and length < wanted:
@@ -377,13 +389,14 @@ def _opened(
     bearer: str = "",
     *,
     fine: Collection[int] = (),
+    public_only: bool = False,
 ) -> Iterator[BaseHTTPResponse]:
     """An answer with a good status, or one of the fine ones, behind all redirects."""
     here = url
     _check_address(url)
     for _ in range(MAX_REDIRECTS + 1):
         access = _authorization(url, bearer) if _origin(here) == _origin(url) else {}
-        answer = _ask(method, here, {**headers, **access}, timeout_s)
+        answer = _ask(method, here, {**headers, **access}, timeout_s, public_only)
         try:
             if answer.status not in _REDIRECTS:
                 if answer.status not in _SUCCESSES and answer.status not in fine:
@@ -419,12 +432,17 @@ def _origin(url: str) -> tuple[str, str | None, int | None]:
     return split.scheme, split.hostname, split.port
 
 
-def _ask(method: str, url: str, headers: Mapping[str, str], timeout_s: float) -> BaseHTTPResponse:
+def _ask(
+    method: str, url: str, headers: Mapping[str, str], timeout_s: float, public_only: bool
+) -> BaseHTTPResponse:
     """One answer to one question, its body unread."""
     split = urlsplit(url)
     address = split._replace(netloc=split.netloc.rpartition("@")[2], fragment="").geturl()
+    proxy = proxy_for(split.scheme, split.hostname or "")
     with _translated(url):
-        return _pool(os.getpid(), _proxy(split.scheme, split.hostname or "")).request(
+        if proxy and public_only:
+            public_addresses(split.hostname or "", split.port)
+        return pool(os.getpid(), proxy, public_only).request(
             method,
             address,
             headers={"User-Agent": _agent(), "Accept-Encoding": "identity", **headers},
@@ -439,26 +457,6 @@ def _ask(method: str, url: str, headers: Mapping[str, str], timeout_s: float) ->
 @cache
 def _agent() -> str:
     return f"vistadex/{installed_version('vistadex')}"
-
-
-@cache
-def _pool(process: int, proxy: str) -> urllib3.PoolManager:
-    """The connections of one process; a forked one must not share its parent's."""
-    if not proxy:
-        return urllib3.PoolManager(maxsize=KEPT_CONNECTIONS)
-    user = urlsplit(proxy)
-    login = f"{unquote(user.username)}:{unquote(user.password or '')}" if user.username else None
-    headers = urllib3.make_headers(proxy_basic_auth=login)
-    return urllib3.ProxyManager(proxy, proxy_headers=headers, maxsize=KEPT_CONNECTIONS)
-
-
-def _proxy(scheme: str, host: str) -> str:
-    """The address of the proxy that the environment names for this host; empty: none."""
-    proxies = urllib.request.getproxies()
-    proxy = proxies.get(scheme) or proxies.get("all") or ""
-    if not proxy or urllib.request.proxy_bypass(host):
-        return ""
-    return proxy if "://" in proxy else f"http://{proxy}"
 
 
 def _authorization(url: str, bearer: str) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import colorsys
 import zlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -16,32 +16,96 @@ from vistadex.errors import UsageError
 from vistadex.records import Pixels
 from vistadex.sources import open_source
 
+PEOPLE = frozenset({"human"})
+"""Whose boxes are drawn dashed and without a score."""
+Color = tuple[int, int, int]
+Corners = tuple[float, float, float, float]
+_DARK = (0, 0, 0)
+
 
 def hue(class_name: str) -> int:
     """A class's hue in degrees, the same in every picture and page."""
     return zlib.crc32(class_name.encode()) * 137 % 360
 
 
-def draw_boxes(pixels: Pixels, boxes: Iterable[FoundBox]) -> Pixels:
-    """A copy of an RGB picture at full size with boxes, class names and scores."""
+def draw_boxes(
+    pixels: Pixels, boxes: Iterable[FoundBox], people: Collection[str] = PEOPLE
+) -> Pixels:
+    """A copy of an RGB picture at full size with boxes, class names and scores.
+
+    Args:
+        boxes: the surest is drawn last, above the others.
+        people: names of those that are no models: their boxes are dashed.
+    """
     picture = Image.fromarray(pixels)
     draw = ImageDraw.Draw(picture)
-    unit = max(1, round(max(picture.size) / 400))
+    unit = max(2, round(max(picture.size) / 400))
     font = ImageFont.load_default(size=max(10, 6 * unit))
-    for box in sorted(boxes, key=lambda one: one.score):
-        red, green, blue = colorsys.hls_to_rgb(hue(box.class_name) / 360, 0.55, 0.85)
-        color = (round(red * 255), round(green * 255), round(blue * 255))
+    ordered = sorted(boxes, key=lambda one: one.score)
+    for box in ordered:
         x0, y0, x1, y1 = box.box_xyxy
-        draw.rectangle((x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), outline=color, width=unit)
-        text = f"{box.class_name} {box.score:.2f}"
+        corners = (x0, y0, max(x0, x1 - 1), max(y0, y1 - 1))
+        dash = 6 * unit if box.model in people else 0
+        _outline(draw, corners, _color(box.class_name, 0.62), unit, dash)
+    taken: list[Corners] = []
+    for box in reversed(ordered):
+        text = box.class_name if box.model in people else f"{box.class_name} {box.score:.2f}"
         left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
-        width, height = right - left + 2 * unit, bottom - top + 2 * unit
-        label_y = y0 - height if y0 >= height else y0
-        label_x = max(0, min(x0, picture.width - width))
-        draw.rectangle((label_x, label_y, label_x + width, label_y + height), fill=color)
-        place = (label_x + unit - left, label_y + unit - top)
-        draw.text(place, text, fill=(0, 0, 0), font=font)
+        size_wh = right - left + 2 * unit, bottom - top + 2 * unit
+        place = _label_place(box.box_xyxy, size_wh, picture.size, taken)
+        taken.append(place)
+        draw.rectangle(place, fill=_color(box.class_name, 0.72))
+        draw.text((place[0] + unit - left, place[1] + unit - top), text, fill=_DARK, font=font)
     return np.asarray(picture)
+
+
+def _color(class_name: str, lightness: float) -> Color:
+    red, green, blue = colorsys.hls_to_rgb(hue(class_name) / 360, lightness, 0.95)
+    return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def _outline(
+    draw: ImageDraw.ImageDraw, corners: Corners, color: Color, unit: int, dash: int
+) -> None:
+    """A rectangle with a thin dark rim, so that it is seen on any ground.
+
+    Args:
+        dash: pixels of a dash and of the gap behind it; 0 for a whole line.
+    """
+    rim = max(1, unit // 3)
+    x0, y0, x1, y1 = map(round, corners)
+    draw.rectangle((x0 - rim, y0 - rim, x1 + rim, y1 + rim), outline=_DARK, width=rim)
+    if not dash:
+        draw.rectangle((x0, y0, x1, y1), outline=color, width=unit)
+        return
+    for start in range(x0, x1 + 1, 2 * dash):
+        end = min(start + dash, x1)
+        draw.rectangle((start, y0, end, y0 + unit - 1), fill=color)
+        draw.rectangle((start, max(y0, y1 - unit + 1), end, y1), fill=color)
+    for start in range(y0, y1 + 1, 2 * dash):
+        end = min(start + dash, y1)
+        draw.rectangle((x0, start, x0 + unit - 1, end), fill=color)
+        draw.rectangle((max(x0, x1 - unit + 1), start, x1, end), fill=color)
+
+
+def _label_place(
+    box: Corners, size_wh: tuple[float, float], picture_wh: tuple[int, int], taken: list[Corners]
+) -> Corners:
+    """Where a label lies: above its box, else inside at the top, below, or inside at the bottom.
+
+    The first of these places that is inside the picture and free; else the first inside.
+    """
+    x0, y0, _, y1 = box
+    width, height = size_wh
+    left = max(0.0, min(x0, picture_wh[0] - width))
+    tops = [top for top in (y0 - height, y0, y1, y1 - height) if 0 <= top <= picture_wh[1] - height]
+    places = [(left, top, left + width, top + height) for top in tops]
+    free = (place for place in places if not any(_touch(place, one) for one in taken))
+    return next(free, places[0] if places else (left, 0.0, left + width, height))
+
+
+def _touch(one: Corners, other: Corners) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
 def save_with_boxes(image: IndexedImage, path: Path, *, min_score: float = 0.0) -> None:

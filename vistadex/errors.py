@@ -3,8 +3,13 @@
     VistadexError
     ├── UsageError               a setting or argument is wrong
     │   ├── QueryError           a search query can't be read or names an unknown class
-    │   └── MissingExtraError    an optional library is not installed
+    │   ├── MissingExtraError    an optional library is not installed
+    │   ├── BusyError            as many jobs as may be are at work
+    │   ├── UploadTooLargeError  a request has more files or bytes than are taken
+    │   ├── UploadTimeoutError   the bytes of a request came too slowly
+    │   └── UploadsBusyError     as many requests with files as may be are being answered
     ├── NotFoundError            the image, model or class does not exist
+    │   └── UnknownModelError    there is no such model to ask
     ├── SourceError              a folder or bucket can't be listed or read
     │   ├── SourceMissingError   the folder, bucket or key does not exist
     │   ├── SourceDeniedError    the source refuses the credentials or permissions at hand
@@ -12,6 +17,8 @@
     │   └── SourceUnavailableError   the source did not answer; trying again may help
     ├── ModelError               a model file can't be used
     │   └── ModelQuestionError   the file alone does not say how to use it
+    ├── LabelerError             a labeling service can't be used
+    │   └── CallsUsedUpError     no more pictures may be sent to it in this run
     ├── CatalogError             the catalog can't be opened, read or written
     ├── FormatError              an annotation file can't be read or written
     └── DecodingError            bytes are not a picture that can be read
@@ -20,6 +27,9 @@ Messages say: place: what is wrong, what was expected, what to do.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
 
 
 class VistadexError(Exception):
@@ -48,11 +58,44 @@ class MissingExtraError(UsageError):
     """An optional library is not installed; the message names the extra."""
 
 
+class BusyError(UsageError):
+    """As many jobs as may be are at work."""
+
+    http_status = 409
+
+
+class UploadTooLargeError(UsageError):
+    """A request has more files or bytes than are taken."""
+
+    http_status = 413
+
+
+class UploadTimeoutError(UsageError):
+    """The bytes of a request came too slowly."""
+
+    http_status = 408
+
+
+class UploadsBusyError(UsageError):
+    """As many requests with files as are taken at a time are being answered."""
+
+    http_status = 503
+    headers: ClassVar[Mapping[str, str]] = {"Retry-After": "2"}
+
+
 class NotFoundError(VistadexError):
     """The image, model or class that was asked for does not exist."""
 
     exit_code = 3
     http_status = 404
+
+
+class UnknownModelError(NotFoundError):
+    """There is no such model to ask; `suggestions` are the nearest names."""
+
+    def __init__(self, message: str, suggestions: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.suggestions = suggestions
 
 
 class SourceError(VistadexError):
@@ -93,6 +136,19 @@ class ModelError(VistadexError):
 
 class ModelQuestionError(ModelError):
     """The model file alone does not say how to use it; the message says what to add."""
+
+
+class LabelerError(VistadexError):
+    """A labeling service can't be used: credentials, permission, quota, or no answer."""
+
+    exit_code = 9
+    http_status = 502
+
+
+class CallsUsedUpError(LabelerError):
+    """As many pictures as the user allowed have been sent to a labeling service."""
+
+    http_status = 429
 
 
 class CatalogError(VistadexError):

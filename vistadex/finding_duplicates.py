@@ -12,7 +12,9 @@ import numpy as np
 
 from vistadex.catalog import Catalog, hashes
 from vistadex.catalog.hashes import CopyGroups
+from vistadex.catalog.runs import Recorder
 from vistadex.errors import UsageError
+from vistadex.progress import Silent
 
 Kind: TypeAlias = Literal["exact", "near"]
 
@@ -103,11 +105,15 @@ def find_duplicates(
         raise UsageError("neither exact nor near copies are asked for; give a distance for near")
     with ExitStack() as stack:
         opened = _opened(catalog, stack)
+        recorder = stack.enter_context(
+            Recorder(opened, "duplicates", query or "all images", Silent())
+        )
         ids = np.array(opened.ids(query), np.int64) if query.strip() else None
         with opened.reading() as connection:
             found = hashes.copy_groups(connection, exact=exact, near=near, ids=ids)
             without = hashes.unhashed(connection, ids)
-    spare = ~found.is_best
+        spare = ~found.is_best
+        recorder.summary = {"groups": len(found.starts), "copies": int(spare.sum())}
     return Duplicates(
         groups=len(found.starts),
         copies=int(spare.sum()),

@@ -8,6 +8,11 @@
             | "source:" text             only images of sources whose address ends so
             | "model:" text              only what this model found, by name or SHA-256 prefix
             | "duplicate:" kind          only copies of a better image: exact or near
+            | "status:" status           only images that are ok, failed, vanished or unseen
+            | "size" ">=" x              only images with a box so large: the square root of its
+                                         share of the picture, in steps of 0.05
+            | "collection:" name         only images in this collection; -collection: others
+            | "sort:" order              score, which is usual, or newest
             | name ":" text              only images with this attribute: split:train
     class   = word { word } | '"' text '"'
     pattern = subject "/" predicate "/" object, each a name, a pattern with % (any text) and _ (any
@@ -29,10 +34,21 @@ from vistadex.records import stored_score
 MAX_CLASSES = 30
 """Databases join a limited number of tables."""
 
+SIZE_STEPS = 20
+"""Sizes of boxes are told apart in so many steps from 0 to 1."""
+WORDS = {
+    "duplicate": ("exact", "near"),
+    "status": ("ok", "failed", "vanished", "unseen"),
+    "sort": ("newest", "score"),
+}
+"""What may stand behind the name of a field."""
+FIELDS = ("source", "model", "collection", *WORDS)
+
 _TOKEN = re.compile(
     r"""\s*(?:
         (?P<operator>[&|])
       | (?P<score>score\s*(?P<strict>>=?)\s*(?P<limit>[^\s&|]*))
+      | (?P<size>size\s*>=\s*(?P<share>[^\s&|]*))
       | (?P<filter>(?P<field>[A-Za-z_][\w.-]*):(?:"(?P<quoted_value>[^"]*)"|(?P<value>[^\s&|]*)))
       | (?P<count>>=?\s*(?P<number>[^\s&|]*))
       | (?P<minus>-)
@@ -84,6 +100,16 @@ class Query:
     """Names and values that the image's attributes must have."""
     duplicates: Literal["exact", "near"] | None = None
     """Only images that are copies of a better one."""
+    status: str | None = None
+    min_size: int = 0
+    """Only images where one of the classes, or any where none is named, has a box of at least such
+    a size; in steps of 1 / SIZE_STEPS."""
+    newest: bool = False
+    """In the order of their ids, newest first, instead of the best first."""
+    collections: tuple[str, ...] = ()
+    """Only images that are in all of these."""
+    not_in: tuple[str, ...] = ()
+    """Only images that are in none of these collections."""
 
 
 def relation_pattern(text: str) -> RelationPattern:
@@ -204,14 +230,11 @@ class _Parser:
     def take(self, match: re.Match[str]) -> None:
         if match["operator"]:
             self.take_operator(match["operator"])
-        elif match["score"]:
+        elif match["score"] or match["size"]:
             self.end_class()
-            self.take_score(match["strict"], match["limit"])
-        elif match["filter"] and match["field"].casefold() == "relation":
-            self.take_relation(match["quoted_value"] or match["value"] or "")
+            self.take_limit(match)
         elif match["filter"]:
-            self.end_class()
-            self.take_filter(match["field"], match["quoted_value"] or match["value"])
+            self.take_field(match["field"], match["quoted_value"] or match["value"] or "")
         elif match["count"]:
             self.take_count(match["count"], match["number"])
         elif match["minus"]:
@@ -237,8 +260,14 @@ class _Parser:
         self.operators.add(operator)
         self.dangling = operator
 
-    def take_score(self, comparison: str, limit: str) -> None:
+    def take_limit(self, match: re.Match[str]) -> None:
         self.dangling = ""
+        if match["size"]:
+            self.take_size(match["share"])
+        else:
+            self.take_score(match["strict"], match["limit"])
+
+    def take_score(self, comparison: str, limit: str) -> None:
         try:
             number = float(limit)
         except ValueError as error:
@@ -247,6 +276,25 @@ class _Parser:
             raise self.fail(f"score is from 0 to 1, not {limit}")
         lowest = stored_score(number) + (1 if comparison == ">" else 0)
         self.filters = replace(self.filters, min_score=lowest)
+
+    def take_size(self, share: str) -> None:
+        try:
+            steps = float(share) * SIZE_STEPS
+        except ValueError as error:
+            raise self.fail(f"size needs a number from 0 to 1, not {share!r}") from error
+        if not (0 <= steps < SIZE_STEPS and abs(steps - round(steps)) < 1e-6):
+            raise self.fail(f"size is from 0 to 0.95 in steps of 0.05, not {share}")
+        self.filters = replace(self.filters, min_size=round(steps))
+
+    def take_field(self, field: str, value: str) -> None:
+        kind = field.casefold()
+        if kind == "relation":
+            self.take_relation(value)
+        elif kind == "collection":
+            self.take_collection(value.strip())
+        else:
+            self.end_class()
+            self.take_filter(field, value)
 
     def take_relation(self, text: str) -> None:
         if self.words:
@@ -258,28 +306,48 @@ class _Parser:
         (self.without if self.negated else self.terms).append(term)
         self.negated, self.dangling = False, ""
 
-    def take_filter(self, field: str, value: str | None) -> None:
+    def take_collection(self, name: str) -> None:
+        if self.words:
+            self.end_class()
+        if not name:
+            raise self.fail("collection: needs a name")
+        some = self.filters.not_in if self.negated else self.filters.collections
+        names = tuple(dict.fromkeys((*some, name)))
+        if len(names) > MAX_CLASSES:
+            raise self.fail(f"more than {MAX_CLASSES} collections; ask for fewer at a time")
+        if self.negated:
+            self.filters = replace(self.filters, not_in=names)
+        else:
+            self.filters = replace(self.filters, collections=names)
+        self.negated, self.dangling = False, ""
+
+    def take_filter(self, field: str, value: str) -> None:
         self.dangling = ""
         if not value:
             raise self.fail(f"{field}: needs a name")
-        if field.casefold() in ("source", "model", "duplicate"):
+        if field.casefold() in FIELDS:
             field = field.casefold()
         if field == "source":
             self.filters = replace(self.filters, source=value)
         elif field == "model":
             self.filters = replace(self.filters, model=value)
-        elif field == "duplicate":
-            kind: Literal["exact", "near"]
-            if value == "exact":
-                kind = "exact"
-            elif value == "near":
-                kind = "near"
-            else:
-                raise self.fail(f"duplicate: is exact or near, not {value!r}")
-            self.filters = replace(self.filters, duplicates=kind)
+        elif field in WORDS:
+            self.take_word(field, value)
         else:
             attributes = (*self.filters.attributes, (field, value))
             self.filters = replace(self.filters, attributes=attributes)
+
+    def take_word(self, field: str, value: str) -> None:
+        known = WORDS[field]
+        if value not in known:
+            raise self.fail(f"{field}: is {' or '.join(known)}, not {value!r}")
+        if field == "duplicate":
+            kind: Literal["exact", "near"] = "exact" if value == "exact" else "near"
+            self.filters = replace(self.filters, duplicates=kind)
+        elif field == "status":
+            self.filters = replace(self.filters, status=value)
+        else:
+            self.filters = replace(self.filters, newest=value == "newest")
 
     def take_count(self, token: str, number: str) -> None:
         if not self.words or self.negated:

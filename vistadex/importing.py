@@ -10,12 +10,13 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import TypeAlias
 
 from vistadex.catalog import Catalog, reading, registering, writing
+from vistadex.catalog.runs import Recorder
 from vistadex.decoding import PictureSize, read_size
 from vistadex.errors import DecodingError, SourceError, SourceMissingError, UsageError
 from vistadex.fitting import Fitting, Origin, names_in, stated_size
@@ -114,36 +115,41 @@ def import_annotations(
     if report is not None and report.resolve() == Path(path).resolve():
         raise UsageError(f"{report}: holds the annotations; choose another --report")
     store = catalog if isinstance(catalog, Catalog) else Catalog(catalog, create=True)
+    recorder = Recorder(store, "import", f"{format} from {path}", progress or Silent())
     try:
-        if images is None and chosen.columnar and can_load(path):
-            return _loaded(
-                load_open_images(
+        with recorder:
+            if images is None and chosen.columnar and can_load(path):
+                loaded = load_open_images(
                     path,
                     catalog=store,
                     model=model,
                     image_url=image_url,
                     attributes=attributes,
                     report=report,
-                    progress=progress,
+                    progress=recorder,
                 )
-            )
-        with Problems(report) as problems, Spool() as spool:
-            pictures = _Pictures.of(chosen, str(path), None if images is None else str(images))
-            run = _Import(store, pictures, problems, spool, progress or Silent())
-            run.collect(_kept(chosen.read(str(path), problems, reference), attributes, problems))
-            run.register(model, chosen.about(str(path)), image_url)
-            run.walk()
-            store.refresh()
-            summary = run.summary
-            summary.turned = run.fitting.turned
-            summary.problems = dict(problems.counts.most_common())
-            summary.first_problems = [str(one) for one in problems.first]
-            summary.losses = dict(problems.losses)
-            summary.report = str(report) if report is not None and problems.counts else None
+                summary = _loaded(loaded)
+                recorder.summary = asdict(summary)
+                return summary
+            with Problems(report) as problems, Spool() as spool:
+                pictures = _Pictures.of(chosen, str(path), None if images is None else str(images))
+                run = _Import(store, pictures, problems, spool, recorder)
+                wanted = _kept(chosen.read(str(path), problems, reference), attributes, problems)
+                run.collect(wanted)
+                run.register(model, chosen.about(str(path)), image_url)
+                run.walk()
+                store.refresh()
+                summary = run.summary
+                summary.turned = run.fitting.turned
+                summary.problems = dict(problems.counts.most_common())
+                summary.first_problems = [str(one) for one in problems.first]
+                summary.losses = dict(problems.losses)
+                summary.report = str(report) if report is not None and problems.counts else None
+            summary.seconds = time.monotonic() - started
+            recorder.summary = asdict(summary)
     finally:
         if store is not catalog:
             store.close()
-    summary.seconds = time.monotonic() - started
     return summary
 
 

@@ -70,6 +70,28 @@ class ImagesOfPredicate(TypedDict):
     images: int
 
 
+class ImagesOfSource(TypedDict):
+    """How many images of a result are of the source."""
+
+    source: str
+    images: int
+
+
+class ImagesOfStatus(TypedDict):
+    """How many images of a result are ok, failed, vanished or unseen."""
+
+    status: str
+    images: int
+
+
+class ImagesOfOrigin(TypedDict):
+    """How many images a query finds when only this model's word counts, or these people's."""
+
+    model: str
+    by_people: bool
+    images: int
+
+
 class Facets(TypedDict):
     """What is in the images that a query finds; `scores` and `box_sizes` have 20 bins of 0.05.
 
@@ -81,6 +103,9 @@ class Facets(TypedDict):
     predicates: list[ImagesOfPredicate]
     scores: list[int]
     box_sizes: list[int]
+    sources: list[ImagesOfSource]
+    statuses: list[ImagesOfStatus]
+    origins: list[ImagesOfOrigin]
 
 
 ClassCount = TypedDict("ClassCount", {"class": str, "images": int, "boxes": int})
@@ -137,6 +162,16 @@ class Image(TypedDict):
     relations: list[FoundRelation]
     absent: list[str]
     image_url: str | None
+    collections: NotRequired[list[str]]
+
+
+class Collection(TypedDict):
+    """Images that people have put together; `made_at` in UTC, ISO 8601."""
+
+    id: int
+    name: str
+    images: int
+    made_at: str
 
 
 class ClassList(TypedDict):
@@ -196,6 +231,23 @@ class Stats(TypedDict):
     failures: dict[str, int]
 
 
+class SimilarImage(TypedDict):
+    """An image that is like another; `similarity` is the cosine of their vectors."""
+
+    similarity: float
+    image: Image
+
+
+class SimilarPage(TypedDict):
+    """Images most like another. `by_content` is false where colors and layout were compared."""
+
+    query: str
+    model: str
+    by_content: bool
+    images: int
+    results: list[SimilarImage]
+
+
 def search_result(result: catalog.SearchResult) -> SearchResult:
     """One image of a search."""
     found = result.image
@@ -252,6 +304,30 @@ def image(found: catalog.IndexedImage) -> Image:
     }
 
 
+def collection(found: catalog.ImageCollection) -> Collection:
+    """A collection with its number of images."""
+    return {
+        "id": found.id,
+        "name": found.name,
+        "images": found.images,
+        "made_at": datetime.fromtimestamp(found.made_at, UTC).isoformat(),
+    }
+
+
+def similar_page(page: catalog.SimilarPage) -> SimilarPage:
+    """The images most like another, with how many were compared."""
+    return {
+        "query": page.query,
+        "model": page.model,
+        "by_content": page.by_content,
+        "images": page.images,
+        "results": [
+            {"similarity": round(one.similarity, 6), "image": image(one.image)}
+            for one in page.results
+        ],
+    }
+
+
 def relation_count(one: catalog.RelationCount) -> RelationCount:
     """A relation type with its counts."""
     return {
@@ -268,14 +344,22 @@ def predicate_count(one: catalog.PredicateCount) -> PredicateCount:
     return {"predicate": one.predicate, "images": one.images, "relations": one.relations}
 
 
-def facets(found: catalog.QueryFacets) -> Facets:
-    """What is in the images of a result."""
+def facets(found: catalog.QueryFacets, most: int | None = None) -> Facets:
+    """What is in the images of a result; only so many classes and predicates, None: all."""
     return {
         "images": found.images,
-        "classes": [{"class": name, "images": number} for name, number in found.classes],
-        "predicates": [{"predicate": name, "images": number} for name, number in found.predicates],
+        "classes": [{"class": name, "images": number} for name, number in found.classes[:most]],
+        "predicates": [
+            {"predicate": name, "images": number} for name, number in found.predicates[:most]
+        ],
         "scores": list(found.scores),
         "box_sizes": list(found.box_sizes),
+        "sources": [{"source": uri, "images": number} for uri, number in found.sources],
+        "statuses": [{"status": status, "images": number} for status, number in found.statuses],
+        "origins": [
+            {"model": one.name, "by_people": one.by_people, "images": one.images}
+            for one in found.origins
+        ],
     }
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal
 
-from vistadex.catalog import Catalog, Connection, reading, registering, writing
+from vistadex.catalog import Catalog, Connection, attributes, reading, registering, writing
 from vistadex.engines.local import cores
 from vistadex.errors import SourceError, SourceMissingError
 from vistadex.progress import Progress
@@ -142,7 +142,7 @@ class Run:
         if known.reason == "truncated" and self.limits.allow_truncated:
             return False
         if known.reason is not None:
-            return known.reason not in ("unreadable", "unsupported", "internal")
+            return known.reason not in ("unreadable", "unsupported", "internal", "refused")
         return known.analyses == len(self.registered)
 
     def _failed(self, source: Source) -> Iterator[list[ImageEntry]]:
@@ -206,7 +206,7 @@ class Run:
             and not entry.attributes.items() <= (known.attributes or {}).items()
         }
         if changed:
-            self.catalog.transaction(partial(writing.set_attributes, attributes=changed))
+            self.catalog.transaction(partial(attributes.replace_attributes, attributes=changed))
 
     def commit(self, shard: Shard, outcomes: Sequence[Outcome]) -> None:
         """Enters a shard's outcomes in one transaction."""

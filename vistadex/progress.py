@@ -1,9 +1,11 @@
-"""The Progress protocol: who wants to know how far a run has come; silence, and lines for logs."""
+"""How far a run has come, and at what cost: who wants to know, silence, and lines for logs."""
 
 from __future__ import annotations
 
+import resource
 import sys
 import time
+from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
@@ -69,3 +71,13 @@ class Lines:
             self.last = now
             words = self.speed.text(listed=listed, listing=listing, done=done, failed=failed)
             sys.stderr.write(words + "\n")
+
+
+def peak_rss_bytes() -> int:
+    """The most memory that this process has held at a time."""
+    status = Path("/proc/self/status")  # getrusage() would count what the parent held
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

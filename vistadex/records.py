@@ -75,6 +75,7 @@ FAILURE_REASONS: Mapping[str, str] = {
     "too_large": "more pixels or bytes than the limit allows",
     "unreadable": "the source did not give the bytes (permission, network, disk)",
     "bad_name": "the name is no text (UTF-8), or a row of a manifest names no picture",
+    "refused": "a labeling service does not take the picture",
     "internal": "an error in a model or in Vistadex; please report it",
 }
 """Why an image may have a row without results. `unreadable` may pass by itself,
@@ -133,6 +134,8 @@ class Detections:
     """One for each box, or none at all."""
     attributes: Sequence[Mapping[str, Json]] = ()
     """One for each box, or none at all."""
+    names: tuple[str, ...] = ()
+    """What class_ids point into where the analyzer has no list of classes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +146,8 @@ class Classification:
     """(N,) in [0, 1]."""
     class_ids: IntArray
     """(N,) indices into the model card's classes."""
+    names: tuple[str, ...] = ()
+    """What class_ids point into where the analyzer has no list of classes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,8 +258,12 @@ class Model(Protocol):
     batch_size: int
     """How many pictures to hand over at a time: 1 on CPU."""
 
-    def analyze(self, images: Sequence[DecodedImage]) -> list[Result]:
-        """One result for each image, in their order."""
+    def analyze(self, images: Sequence[DecodedImage]) -> Sequence[Result | Failure]:
+        """One result for each image, in their order, or why it has none.
+
+        Raises: LabelerError where a labeling service can't be used; anything else is taken as an
+            error about one of the images.
+        """
         ...
 
 
@@ -274,7 +283,7 @@ class Analyzer(Protocol):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes by index; empty for an embedder."""
+        """Names of the classes by index; empty for an embedder, and where results carry names."""
         ...
 
     @property

@@ -33,6 +33,8 @@ EXTRAS: Mapping[str, str] = {
     "pillow_heif": "heif",
     "ai_edge_litert": "litert",
     "openvino": "openvino",
+    "google": "google-vision",
+    "boto3": "rekognition",
     "psycopg": "postgres",
     "pymysql": "mysql",
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from vistadex.catalog import Catalog, Connection, boxed, choosing, reading, registering, writing
 from vistadex.catalog.registering import KnownAnalyzer, RegisteredAnalyzer
+from vistadex.catalog.runs import Recorder
 from vistadex.errors import QueryError, UsageError
 from vistadex.progress import Progress, Silent
 from vistadex.records import IntArray, Json, Model, Relations, Task
@@ -113,9 +114,12 @@ def relate(
         raise UsageError(f"only={only!r}: expected 'new' or 'all'")
     store = catalog if isinstance(catalog, Catalog) else Catalog(catalog)
     try:
-        run = _Run(store, model, chosen, min_score, only, progress or Silent())
-        run.relate(run.images(query))
-        store.refresh()
+        recorder = Recorder(store, "relate", query or "all images", progress or Silent())
+        run = _Run(store, model, chosen, min_score, only, recorder)
+        with recorder:
+            run.relate(run.images(query))
+            store.refresh()
+            recorder.summary = asdict(run.summary)
     finally:
         if store is not catalog:
             store.close()
@@ -179,7 +183,7 @@ class _Run:
     def _relate(self, ids: list[int]) -> list[int]:
         """Does these images but for those that others change meanwhile, which it returns."""
         with self.catalog.reading() as connection:
-            revision = boxed.revision(connection)
+            revision = reading.revision(connection)
             if self.only == "new":  # Another process may have done some by now.
                 ids = boxed.waiting(connection, self.source.id, self.registered.id, ids).tolist()
             boxes = boxed.boxes_of(connection, ids, self.source.id)

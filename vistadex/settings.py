@@ -49,6 +49,11 @@ def table() -> tuple[Setting, ...]:
         Setting("read_ahead_bytes", 64 << 20, "bytes read ahead from a bucket"),
         Setting("hf_endpoint", "https://huggingface.co", "where hf:// files are"),
         Setting("hf_token", "", "secret for Hugging Face files that are not public"),
+        Setting(
+            "google_vision_endpoint",
+            "vision.googleapis.com",
+            "host that answers for the labeler google-vision, as eu-vision.googleapis.com",
+        ),
         Setting("host", "127.0.0.1", "address on which `vistadex serve` answers"),
         Setting("port", 8765, "port on which `vistadex serve` answers"),
     )
@@ -63,6 +68,11 @@ def value(name: str, given: T | None, kind: type[T]) -> T:
     if isinstance(found, str) and name in PLACES and "://" not in found:
         return kind(str(Path(found).expanduser()))
     return found
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """The environment for another process of this program, with other values of settings."""
+    return {**os.environ, **{f"VISTADEX_{name.upper()}": text for name, text in changes.items()}}
 
 
 def hf_token() -> str:

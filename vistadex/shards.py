@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 
 from vistadex.decoding import content_hash, decode, perceptual_hash, use_one_thread
-from vistadex.errors import DecodingError, VistadexError
+from vistadex.errors import DecodingError, LabelerError, VistadexError
 from vistadex.records import Analyzer, DecodedImage, Failure, ImageEntry, Model, Outcome, Result
 from vistadex.sources import Source, open_source, read_images
 
@@ -51,7 +52,8 @@ def _source(uri: str) -> Source:
 def process_shard(shard: Shard) -> Generator[Outcome, None, None]:
     """The outcome of every image of a shard, in order; never raises for an image.
 
-    Raises: ModelError or SourceError where the model or the whole source can't be used.
+    Raises: ModelError, LabelerError or SourceError where a model, a labeling service or the whole
+        source can't be used; what was labeled and paid for is given before.
     """
     use_one_thread()
     loaded = [analyzer.load() for analyzer in shard.analyzers]
@@ -73,6 +75,15 @@ def process_shard(shard: Shard) -> Generator[Outcome, None, None]:
             yield from _analyze(batch, loaded)
             batch = []
     yield from _analyze(batch, loaded)
+
+
+def look_at(entry: ImageEntry, data: bytes, loaded: Sequence[Model], limits: Limits) -> Outcome:
+    """The outcome of one image whose bytes are at hand, as process_shard gives it.
+
+    Raises: LabelerError where a labeling service can't be used.
+    """
+    picture = _decode(entry, data, loaded, limits)
+    return picture if isinstance(picture, Outcome) else next(_analyze([picture], loaded))
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +128,10 @@ def _analyze(batch: Sequence[_Picture], loaded: Sequence[Model]) -> Iterator[Out
         return
     pictures = [one.decoded for one in batch]
     try:
-        by_model: list[list[Result]] = [model.analyze(pictures) for model in loaded]
+        by_model = [model.analyze(pictures) for model in loaded]
+    except LabelerError:
+        yield from _until_it_ends(batch, loaded)
+        raise
     except Exception as error:  # the shard's border: one image must not stop the others
         if len(batch) == 1:
             yield _outcome(batch[0], failure=_internal(error))
@@ -126,7 +140,17 @@ def _analyze(batch: Sequence[_Picture], loaded: Sequence[Model]) -> Iterator[Out
             yield from _analyze([one], loaded)
         return
     for i, one in enumerate(batch):
-        yield _outcome(one, results=tuple(results[i] for results in by_model))
+        found = [results[i] for results in by_model]
+        refusal = next((result for result in found if isinstance(result, Failure)), None)
+        results = tuple(result for result in found if not isinstance(result, Failure))
+        yield _outcome(one, results=() if refusal else results, failure=refusal)
+
+
+def _until_it_ends(batch: Sequence[_Picture], loaded: Sequence[Model]) -> Iterator[Outcome]:
+    """Outcomes of those images of a batch that a service has labeled, or still may."""
+    for one in batch if len(batch) > 1 else ():
+        with suppress(LabelerError):
+            yield from _analyze([one], loaded)
 
 
 def _outcome(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,13 +11,29 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeAlias, TypeVar
 
+import numpy as np
 import sqlalchemy as sa
 
 from vistadex import grammar, settings
-from vistadex.catalog import following, images, opening, reading, registering, resolving
+from vistadex.catalog import (
+    class_counts,
+    collections,
+    following,
+    images,
+    opening,
+    query_facets,
+    reading,
+    registering,
+    resolving,
+    similar,
+    totals,
+    vectors,
+)
 from vistadex.catalog.answering import Answers
+from vistadex.catalog.collections import Collected, ImageCollection
 from vistadex.catalog.copies import KnownCopies
 from vistadex.catalog.images import FoundBox, FoundClass, FoundRelation, IndexedImage
+from vistadex.catalog.query_facets import OriginCount, QueryFacets
 from vistadex.catalog.reading import (
     BadImage,
     ClassCount,
@@ -27,24 +44,31 @@ from vistadex.catalog.reading import (
     Stats,
 )
 from vistadex.catalog.scope import Scope, cursor, read_cursor
+from vistadex.catalog.similar import Embedder, SimilarPage, SimilarResult
 from vistadex.errors import NotFoundError, UsageError
-from vistadex.records import SCORE_SCALE, stored_score
+from vistadex.records import SCORE_SCALE, FloatArray, stored_score
 
 __all__ = [
     "BadImage",
     "Catalog",
     "ClassCount",
+    "Collected",
     "Connection",
+    "Embedder",
     "FoundBox",
     "FoundClass",
     "FoundRelation",
+    "ImageCollection",
     "IndexedImage",
     "ModelStats",
+    "OriginCount",
     "PredicateCount",
     "QueryFacets",
     "RelationCount",
     "SearchPage",
     "SearchResult",
+    "SimilarPage",
+    "SimilarResult",
     "SourceStats",
     "Stats",
 ]
@@ -80,23 +104,6 @@ class SearchPage:
     """Give it as `after` for the next page; None at the end."""
 
 
-@dataclass(frozen=True, slots=True)
-class QueryFacets:
-    """What is in all images that a query finds."""
-
-    images: int
-    classes: tuple[tuple[str, int], ...]
-    """Class and how many of the images have it, most first."""
-    predicates: tuple[tuple[str, int], ...]
-    """Predicate and how many of the images have a relation with it, most first."""
-    scores: tuple[int, ...]
-    """Images by the mean of the best scores of what they match, in 20 bins of 0.05; () where the
-    query wants nothing."""
-    box_sizes: tuple[int, ...]
-    """Boxes of the wanted classes, or of all, by the square root of their share of the picture's
-    area, in 20 bins of 0.05."""
-
-
 class Catalog:
     """A catalog: what models found in which images. Safe to use from several threads."""
 
@@ -112,7 +119,7 @@ class Catalog:
                 with the same results.
         Raises: CatalogError where there is none, or it can't be used; the message says the cure.
         """
-        given = None if location is None else str(location)
+        given = None if location is None else os.fspath(location)
         place = settings.value("catalog", given, str)
         self.engine = opening.engine_for(place, create=create)
         self.location = self.engine.url.set(query={}).render_as_string(hide_password=True)
@@ -121,8 +128,11 @@ class Catalog:
         cache = Path(settings.value("cache", None, str))
         folder = following.place_of(cache, self.location)
         self.postings = following.Following(self.reading, folder) if postings else None
+        self.vectors = vectors.KnownVectors(self.reading, cache / "vectors" / folder.name)
         self._copies = KnownCopies()
-        self._classes: tuple[int, list[ClassCount]] | None = None
+        self._classes = class_counts.KnownClasses()
+        self._totals = totals.KnownTotals()
+        self._facets = query_facets.KnownFacets()
 
     def close(self) -> None:
         """Lets the database go; later calls open it again."""
@@ -248,23 +258,80 @@ class Catalog:
         model: str | None = None,
         subclasses: bool = False,
         ignore_case: bool = False,
+        limit: int | None = None,
     ) -> QueryFacets:
-        """What is in all images that a query finds; arguments as in search()."""
+        """What is in all images that a query finds; arguments as in search().
+
+        Args:
+            limit: how many classes and predicates are named, most images first; None: all.
+        Kept until the catalog changes: who asks again has them at once, and of several who ask at
+        the same time one counts for all.
+        Raises: QueryError like search; UsageError for a limit below 1.
+        """
         parsed = self._parsed(query, relation, min_score, source, model)
         with self.reading() as connection:
-            scope = self._scope(connection, parsed, ignore_case, subclasses)
-            found = self._answers(connection).facets(scope)
-            names = images.names_of(connection, [id_ for id_, _ in found.classes])
-            predicates = images.names_of(
-                connection, [id_ for id_, _ in found.predicates], images.PREDICATES
+            asked = self._question(connection, parsed, ignore_case, subclasses, limit)
+            found = self._facets.once(
+                asked, lambda: query_facets.answer(connection, self._answers(connection), asked)
             )
-        return QueryFacets(
-            found.images,
-            tuple((names[id_], number) for id_, number in found.classes),
-            tuple((predicates[id_], number) for id_, number in found.predicates),
-            found.scores,
-            found.box_sizes,
+        return found.result()
+
+    def known_facets(
+        self,
+        query: str = "",
+        *,
+        relation: str | None = None,
+        min_score: float = 0.0,
+        source: str | None = None,
+        model: str | None = None,
+        subclasses: bool = False,
+        ignore_case: bool = False,
+        limit: int | None = None,
+    ) -> QueryFacets | None:
+        """What facets() says where it need not count; None where it would have to."""
+        parsed = self._parsed(query, relation, min_score, source, model)
+        with self.reading() as connection:
+            asked = self._question(connection, parsed, ignore_case, subclasses, limit)
+        return self._facets.get(asked)
+
+    @staticmethod
+    def _question(
+        connection: sa.Connection,
+        parsed: grammar.Query,
+        fold_case: bool,
+        subclasses: bool,
+        limit: int | None,
+    ) -> query_facets.Question:
+        if limit is not None and limit < 1:
+            raise UsageError(f"limit={limit}: expected 1 or more, or None for all")
+        analyzers = registering.all_analyzers(connection)
+        scope = resolving.resolve(
+            connection, parsed, analyzers, fold_case=fold_case, subclasses=subclasses
         )
+        return query_facets.question(connection, scope, analyzers, limit)
+
+    def warm(self) -> None:
+        """Counts ahead what everyone asks first: classes, totals, and the facets of all images.
+
+        Facets are left out of a large catalog that has no posting lists yet: they would take long.
+        """
+        classes = self.classes()
+        self.stats()
+        with self.reading() as connection:
+            many = reading.rows_of_classes(connection) >= WORTH_LISTING
+            listed = self.postings is not None and self.postings.current(connection) is not None
+        if classes and (listed or not many):
+            self.facets(limit=query_facets.FIRST)
+
+    def forget(self) -> None:
+        """Drops all answers that are kept until the catalog changes: what is asked next is counted
+        anew, as a benchmark wants it.
+        """
+        self._classes = class_counts.KnownClasses()
+        self._totals = totals.KnownTotals()
+        self._facets = query_facets.KnownFacets()
+        if self.postings is not None:
+            self.postings.forget()
 
     @staticmethod
     def _parsed(
@@ -291,10 +358,66 @@ class Catalog:
     def _answers(self, connection: sa.Connection) -> Answers:
         return Answers(connection, self.postings, self._copies)
 
+    def similar(
+        self,
+        image: int | FloatArray,
+        *,
+        query: str = "",
+        limit: int = 50,
+        model: str | None = None,
+        exact: bool = False,
+        without: int | None = None,
+    ) -> SimilarPage:
+        """The images most like another, or like a vector, most similar first.
+
+        Args:
+            image: an image's id, or the vector of any picture by the same embedder.
+            query: only images that it finds, as in search().
+            limit: results, 1 to 1000.
+            model: whose vectors to compare, by name or SHA-256 prefix; None: the newest embedder
+                that sees content and has seen the image, else its colors and layout.
+            exact: look at every vector, also where there are so many that lists are made.
+            without: an image that is not to be found; one given by its id never is.
+        Raises: NotFoundError where nothing has an embedding, saying what to run; QueryError.
+        """
+        if not 1 <= limit <= MAX_LIMIT:
+            raise UsageError(f"limit={limit}: expected 1 to {MAX_LIMIT}")
+        parsed = grammar.parse(query)
+        with self.reading() as connection:
+            among = similar.embedders(connection, self.place, model)
+            asked = similar.query_vector(connection, among, image, self.place)
+            allowed = None
+            if query.strip():
+                scope = self._scope(connection, parsed, False, False)
+                ids = self._answers(connection).every_id(scope)
+                allowed = np.sort(np.frombuffer(ids, np.int64))
+            return similar.similar(
+                connection,
+                self.vectors,
+                asked,
+                limit,
+                query=query,
+                without=image if isinstance(image, int) else without,
+                allowed=allowed,
+                exact=exact,
+            )
+
+    def embedders(self, model: str | None = None) -> list[Embedder]:
+        """Whose vectors images have, those that see content first, then the newest first.
+
+        Raises: NotFoundError where there is none, or none of that name, saying what to run.
+        """
+        with self.reading() as connection:
+            return similar.embedders(connection, self.place, model)
+
     def refresh(self) -> bool:
         """Makes the posting lists anew where searches would gain by it: they are missing or far
-        behind, and the catalog is large. Whether they were made.
+        behind, and the catalog is large. Whether they were made. Brings what similar() compares
+        to the newest state, too.
         """
+        with self.reading() as connection:
+            seen = registering.all_analyzers(connection)
+        self.vectors.refresh([one.id for one in seen if one.task == "embedder"])
         if self.postings is None:
             return False
         with self.reading() as connection:
@@ -304,7 +427,10 @@ class Catalog:
         return self.postings.needs_rebuild and self.postings.rebuild()
 
     def keep_fresh(self) -> None:
-        """Makes posting lists in the background from now on, whenever they are needed."""
+        """Makes posting lists in the background from now on, whenever they are needed, and lists
+        of vectors.
+        """
+        self.vectors.background = True
         if self.postings is not None:
             self.postings.background = True
 
@@ -346,14 +472,69 @@ class Catalog:
         with self.reading() as connection:
             return images.images(connection, ids)
 
+    def collections(self) -> list[ImageCollection]:
+        """Every collection, by name."""
+        with self.reading() as connection:
+            return collections.listed(connection)
+
+    def collections_of(self, image_id: int) -> list[str]:
+        """The collections that an image is in, by name."""
+        with self.reading() as connection:
+            return collections.names_of_image(connection, image_id)
+
+    def collect(self, name: str, ids: Sequence[int] = (), *, query: str | None = None) -> Collected:
+        """Puts images into a collection, which is made where there is none of that name.
+
+        Those that are in it stay in it.
+
+        Args:
+            ids: images by id.
+            query: all that it finds, as in search(); eight bytes of memory for each.
+        Raises: UsageError for a name that can't be one; NotFoundError that names some of the ids
+            where no image has them; QueryError.
+        """
+        return self._collect(collections.add, name, ids, query)
+
+    def uncollect(
+        self, name: str, ids: Sequence[int] = (), *, query: str | None = None
+    ) -> Collected:
+        """Takes images out of a collection; arguments and errors as with collect()."""
+        return self._collect(collections.remove, name, ids, query)
+
+    def _collect(
+        self,
+        work: Callable[[sa.Connection, str, Sequence[int]], Collected],
+        name: str,
+        ids: Sequence[int],
+        query: str | None,
+    ) -> Collected:
+        if query is None:
+            with self.reading() as connection:
+                collections.need_images(connection, ids)
+        elif len(ids):
+            raise UsageError("collect: ids and a query are given, expected one of them")
+        else:
+            ids = self.ids(query)
+        return self.transaction(lambda connection: work(connection, name, ids))
+
+    def rename_collection(self, name: str | int, new: str) -> ImageCollection:
+        """Gives a collection, by name or id, another name.
+
+        Raises: NotFoundError; UsageError where the new name can't be one, or another one has it.
+        """
+        return self.transaction(lambda connection: collections.rename(connection, name, new))
+
+    def delete_collection(self, name: str | int) -> ImageCollection:
+        """Removes a collection, by name or id, and returns what it was; its images stay.
+
+        Raises: NotFoundError.
+        """
+        return self.transaction(lambda connection: collections.delete(connection, name))
+
     def classes(self) -> list[ClassCount]:
         """Every class that some image has, most images first; kept until the catalog changes."""
         with self.reading() as connection:
-            revision = reading.revision(connection)
-            known = self._classes
-            if known is None or known[0] != revision:
-                known = self._classes = revision, reading.classes(connection)
-        return list(known[1])
+            return self._classes.classes(connection)
 
     def relations(self, pattern: str = "//", *, ignore_case: bool = False) -> list[RelationCount]:
         """The relation types that match a pattern such as `Person/ride%/`, most images first.
@@ -383,4 +564,4 @@ class Catalog:
     def stats(self) -> Stats:
         """What is in the catalog: images, sources, models, failures."""
         with self.reading() as connection:
-            return reading.stats(connection)
+            return self._totals.stats(connection)

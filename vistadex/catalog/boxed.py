@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from vistadex.catalog import changes, tables
 from vistadex.catalog.counting import Counts, slices
 from vistadex.catalog.images import names_of, unpacked_flags
+from vistadex.catalog.reading import revision
 from vistadex.catalog.results import delete_results
 from vistadex.catalog.writing import GEOMETRY
 from vistadex.records import SCORE_SCALE, IntArray
@@ -141,11 +142,6 @@ def _having(
         )
         found.update(connection.execute(query).scalars())
     return sorted(found)
-
-
-def revision(connection: sa.Connection) -> int:
-    """The number of the last change."""
-    return int(connection.execute(sa.select(tables.state.c.revision)).scalar_one())
 
 
 def changed_since(connection: sa.Connection, before: int, image_ids: Sequence[int]) -> set[int]:

@@ -17,7 +17,8 @@ import numpy as np
 import sqlalchemy as sa
 
 from vistadex import settings
-from vistadex.catalog import Catalog, bulk_build, bulk_merge, registering, tables
+from vistadex.catalog import Catalog, bulk_build, bulk_merge, bulk_servers, registering, tables
+from vistadex.catalog.attributes import set_ids
 from vistadex.catalog.bulk_chunks import triplet_parts
 from vistadex.catalog.bulk_reading import Numbers, Spooled
 from vistadex.catalog.bulk_spool import CHUNK, Work
@@ -91,11 +92,18 @@ def load(
 
 def _write(catalog: Catalog, spooled: Spooled, loading: Loading, progress: Progress) -> Loaded:
     loaded = Loaded(images=spooled.images)
+
+    def names(connection: sa.Connection) -> Numbers:
+        return register(connection, spooled, loading)
+
+    on_server = catalog.engine.dialect.name != "sqlite"
     if _is_empty(catalog):
-        bulk_build.build(catalog, spooled, lambda one: register(one, spooled, loading), progress)
+        bulk_build.build(catalog, spooled, names, progress)
+        loaded.changed = spooled.images
+    elif on_server and bulk_servers.build(catalog, spooled, names, progress):
         loaded.changed = spooled.images
     else:
-        numbers = catalog.transaction(lambda one: register(one, spooled, loading))
+        numbers = catalog.transaction(names)
         loaded.changed = bulk_merge.merge(catalog, spooled, numbers, progress)
     lengths = spooled.lengths()
     loaded.boxes, loaded.relations = lengths["box"], lengths["relation"]
@@ -122,7 +130,7 @@ def _identity(columns: ColumnSource, loading: Loading) -> dict[str, Any]:
 
 
 def _is_empty(catalog: Catalog) -> bool:
-    """Whether it is a file of SQLite in which nothing is."""
+    """Whether it is a file of SQLite in which nothing is, but perhaps runs, as this one."""
     database = catalog.engine.url.database
     if catalog.engine.dialect.name != "sqlite" or not database or database == ":memory:":
         return False
@@ -130,7 +138,7 @@ def _is_empty(catalog: Catalog) -> bool:
         return not any(
             connection.execute(sa.select(sa.literal(1)).select_from(table).limit(1)).first()
             for table in tables.metadata.sorted_tables
-            if table is not tables.state
+            if table not in (tables.state, tables.run)
         )
 
 
@@ -152,8 +160,13 @@ def register(connection: sa.Connection, spooled: Spooled, loading: Loading) -> N
         (classes[subject], predicates[names[predicate]], classes[object_])
         for subject, predicate, object_ in map(triplet_parts, spooled.triplets.tolist())
     ]
-    types = _type_ids(connection, parts)
-    return Numbers(source, np.array(classes, np.int64), np.array(types, np.int64), analyzers)
+    return Numbers(
+        source,
+        np.array(classes, np.int64),
+        np.array(_type_ids(connection, parts), np.int64),
+        analyzers,
+        np.array(set_ids(connection, spooled.texts.sets), np.int64),
+    )
 
 
 def _type_ids(connection: sa.Connection, parts: Sequence[tuple[int, int, int]]) -> list[int]:

@@ -11,15 +11,15 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from functools import partial
-from typing import Any, NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import sqlalchemy as sa
 
 from vistadex.catalog import Catalog, bulk_insert, bulk_sqlite, opening, tables
-from vistadex.catalog.bulk_ranking import RankSpool, count
+from vistadex.catalog.bulk_ranking import RankSpool, spools
 from vistadex.catalog.bulk_reading import Numbers, Spooled
-from vistadex.catalog.bulk_spool import CHUNK, Work
+from vistadex.catalog.bulk_spool import Work
 from vistadex.progress import Progress
 
 Register: TypeAlias = Callable[[sa.Connection], Numbers]
@@ -57,7 +57,7 @@ def build(catalog: Catalog, spooled: Spooled, register: Register, progress: Prog
             pouring.commit()
 
 
-NOT_POURED = (*RANKED, tables.predicate_count, tables.state, tables.change)
+NOT_POURED = (*RANKED, tables.predicate_count, tables.state, tables.change, tables.run)
 
 
 def _report(spooled: Spooled, progress: Progress, step: int) -> None:
@@ -107,13 +107,7 @@ class _Steps:
 
     def __init__(self, spooled: Spooled, numbers: Numbers) -> None:
         self.spooled, self.numbers = spooled, numbers
-        analyzers = sorted(set(numbers.analyzers.values()))
-        rows_by_class = np.zeros(int(numbers.classes.max(initial=0)) + 1, np.int64)
-        rows_by_class[numbers.classes] = spooled.rows_by_class[: len(numbers.classes)]
-        self.classes = RankSpool(spooled, "classes", rows_by_class, analyzers)
-        related = sum(run.length for (_, kind), run in spooled.runs.items() if kind == "relations")
-        types = int(numbers.types.max(initial=0)) + 1
-        self.types = RankSpool(spooled, "types", np.full(types, related // types), analyzers)
+        self.classes, self.types = spools(spooled, numbers)
 
     def by_image(self, side: sqlite3.Connection) -> Iterator[Callable[[], None]]:
         """Of what is known by image."""
@@ -129,9 +123,9 @@ class _Steps:
     def by_rank(self, side: sqlite3.Connection) -> Iterator[Callable[[], None]]:
         """Of what ranks, and its counts."""
         for part in range(self.classes.ranges):
-            yield partial(_rank, side, self.classes, part, _OF_CLASSES)
+            yield partial(_rank, side, self.classes, part, bulk_insert.OF_CLASSES)
         for part in range(self.types.ranges):
-            yield partial(_rank, side, self.types, part, _OF_TYPES)
+            yield partial(_rank, side, self.types, part, bulk_insert.OF_TYPES)
 
     def _chunk(self, side: sqlite3.Connection, number: int) -> None:
         rows = self.spooled.chunk(number, self.numbers)
@@ -147,39 +141,11 @@ class _Steps:
     def _count_images(self, side: sqlite3.Connection) -> None:
         values = (self.spooled.images, self.numbers.source)
         side.execute("UPDATE source SET images = ? WHERE id = ?", values)
+        seen = [(number, id_) for id_, number in self.spooled.seen().items()]
+        side.executemany("UPDATE analyzer SET images = ? WHERE id = ?", seen)
 
 
-class _Names(NamedTuple):
-    """Where rows that rank stand, and their counts."""
-
-    table: str
-    counts: str
-    key: str
-    number: str
-
-
-_OF_CLASSES = _Names("image_class", "class_count", "class_id", "boxes")
-_OF_TYPES = _Names("image_relation", "relation_count", "type_id", "relations")
-
-
-def _rank(side: sqlite3.Connection, spool: RankSpool, part: int, names: _Names) -> None:
+def _rank(side: sqlite3.Connection, spool: RankSpool, part: int, names: bulk_insert.Ranked) -> None:
     """Inserts a range of the rows that rank, and their counts."""
-    rows = spool.rows(part)
-    for start in range(0, len(rows.keys), CHUNK):
-        some = slice(start, start + CHUNK)
-        columns: dict[str, Any] = {
-            names.key: rows.keys[some],
-            "score": rows.scores[some],
-            "image_id": rows.images[some] + 1,
-            "analyzer_id": rows.analyzers[some],
-            names.number: rows.numbers[some],
-        }
-        bulk_sqlite.insert(side, names.table, columns, len(rows.keys[some]))
-    found = count(rows)
-    counts = {
-        names.key: found.keys,
-        "analyzer_id": found.analyzers,
-        "images": found.images,
-        names.number: found.numbers,
-    }
-    bulk_sqlite.insert(side, names.counts, counts, len(found.keys))
+    for table, columns, rows in bulk_insert.rank_tables(spool.rows(part), names):
+        bulk_sqlite.insert(side, table.name, columns, rows)

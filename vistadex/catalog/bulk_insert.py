@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import sqlalchemy as sa
 
-from vistadex.catalog import bulk_sqlite, tables
+from vistadex.catalog import bulk_mysql, bulk_postgresql, bulk_sqlite, tables
 from vistadex.catalog.bulk_chunks import Ints, Ranking
+from vistadex.catalog.bulk_ranking import count
 from vistadex.catalog.bulk_reading import ChunkRows, Numbers
+from vistadex.catalog.bulk_spool import CHUNK
+from vistadex.catalog.columns import Nullable
 from vistadex.formats.columns import UNKNOWN
 from vistadex.records import NOMINAL_SIDE
 
 CORNERS = ("x0", "y0", "x1", "y1")
-ROWS_AT_A_TIME = 20_000
-"""Of rows that are held as objects."""
+_NULL = 0
+"""The id of no set; it stands last, where NO_SET is found."""
 
 
 def chunk_tables(
@@ -28,6 +31,7 @@ def chunk_tables(
         ids: of the images by their number in the chunk.
         now: Unix seconds.
     """
+    sets = np.append(numbers.sets, _NULL)[rows.set_of]
     images: dict[str, Any] = {
         "id": ids,
         "source_id": numbers.source,
@@ -39,6 +43,7 @@ def chunk_tables(
         "status": "unseen",
         "indexed_at": now,
         "attributes": rows.attributes,
+        "attribute_set_id": Nullable(sets, _NULL),
     }
     yield tables.image, images, len(rows.keys)
     seen = rows.analyses
@@ -56,11 +61,11 @@ def chunk_tables(
         "class_id": rows.boxes.classes,
         "score": rows.boxes.scores,
         **dict(zip(CORNERS, rows.boxes.corners.T, strict=True)),
-        "flags": bulk_sqlite.Nullable(rows.boxes.flags, 0),
+        "flags": Nullable(rows.boxes.flags, 0),
     }
     yield tables.box, boxes, len(rows.boxes.images)
     names = [f"{part}_{corner}" for part in ("subject", "object") for corner in CORNERS]
-    corners = [bulk_sqlite.Nullable(one, UNKNOWN) for one in rows.relations.corners.T]
+    corners = [Nullable(one, UNKNOWN) for one in rows.relations.corners.T]
     relations: dict[str, Any] = {
         "image_id": ids[rows.relations.images],
         "analyzer_id": numbers.analyzers.get(("", "relations"), 0),
@@ -70,6 +75,45 @@ def chunk_tables(
         **dict(zip(names, corners, strict=True)),
     }
     yield tables.relation, relations, len(rows.relations.images)
+
+
+class Ranked(NamedTuple):
+    """Where rows that rank stand, and their counts."""
+
+    table: sa.Table
+    counts: sa.Table
+    key: str
+    number: str
+
+
+OF_CLASSES = Ranked(tables.image_class, tables.class_count, "class_id", "boxes")
+OF_TYPES = Ranked(tables.image_relation, tables.relation_count, "type_id", "relations")
+
+
+def rank_tables(rows: Ranking, names: Ranked) -> Iterator[tuple[sa.Table, Mapping[str, Any], int]]:
+    """All rows of some keys in the order of the primary key, a part at a time; then their counts.
+
+    Args:
+        rows: of images by rank; the first has the id 1.
+    """
+    for start in range(0, len(rows.keys), CHUNK):
+        some = slice(start, start + CHUNK)
+        columns: dict[str, Any] = {
+            names.key: rows.keys[some],
+            "score": rows.scores[some],
+            "image_id": rows.images[some] + 1,
+            "analyzer_id": rows.analyzers[some],
+            names.number: rows.numbers[some],
+        }
+        yield names.table, columns, len(rows.keys[some])
+    found = count(rows)
+    counts = {
+        names.key: found.keys,
+        "analyzer_id": found.analyzers,
+        "images": found.images,
+        names.number: found.numbers,
+    }
+    yield names.counts, counts, len(found.keys)
 
 
 def ranking_columns(ranking: Ranking, ids: Ints, key: str, number: str) -> dict[str, Any]:
@@ -92,53 +136,7 @@ def insert(
     if connection.dialect.name == "sqlite":
         raw: Any = connection.connection.driver_connection
         bulk_sqlite.insert(raw, table.name, columns, rows)
-    elif connection.dialect.driver == "psycopg":
-        _copy(connection, table, columns, rows)
+    elif connection.dialect.name == "postgresql":
+        bulk_postgresql.insert(connection, table, columns, rows)
     else:
-        names = list(columns)
-        for part in _parts(columns, rows):
-            values = [dict(zip(names, row, strict=True)) for row in part]
-            connection.execute(_plain(table, names), values)
-
-
-def _plain(table: sa.Table, names: list[str]) -> sa.Insert:
-    """Values as they are: attributes are JSON text already."""
-    columns = {name: sa.bindparam(name, type_=_type(table.c[name])) for name in names}
-    return sa.insert(table).values(columns)
-
-
-def _type(column: sa.Column[Any]) -> Any:
-    return sa.Text() if isinstance(column.type, sa.JSON) else column.type
-
-
-def _copy(
-    connection: sa.Connection, table: sa.Table, columns: Mapping[str, Any], rows: int
-) -> None:
-    """PostgreSQL's COPY."""
-    quote = connection.dialect.identifier_preparer.quote
-    statement = f"COPY {quote(table.name)} ({','.join(map(quote, columns))}) FROM STDIN"
-    cursor: Any = connection.connection.cursor()
-    try:
-        with cursor.copy(statement) as copy:
-            for part in _parts(columns, rows):
-                for row in part:
-                    copy.write_row(row)
-    finally:
-        cursor.close()
-
-
-def _parts(columns: Mapping[str, Any], rows: int) -> Iterator[list[tuple[Any, ...]]]:
-    """Rows as tuples, some at a time."""
-    for start in range(0, rows, ROWS_AT_A_TIME):
-        end = min(start + ROWS_AT_A_TIME, rows)
-        yield list(zip(*(_listed(one, start, end) for one in columns.values()), strict=True))
-
-
-def _listed(values: Any, start: int, end: int) -> list[Any]:
-    if isinstance(values, bulk_sqlite.Nullable):
-        part = values.values[start:end].tolist()
-        return [None if one == values.unknown else one for one in part]
-    if isinstance(values, np.ndarray):
-        listed: list[Any] = values[start:end].tolist()
-        return listed
-    return values[start:end] if isinstance(values, list) else [values] * (end - start)
+        bulk_mysql.insert(connection, table, columns, rows)

@@ -10,7 +10,7 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from vistadex.catalog import Catalog, bulk_insert, changes, tables, writing
+from vistadex.catalog import Catalog, bulk_insert, bulk_postgresql, changes, tables, writing
 from vistadex.catalog.bulk_chunks import (
     Analyses,
     BoxRows,
@@ -73,10 +73,9 @@ class _Chunk:
         ids = np.arange(first, first + len(rows.keys))
         for table, columns, number in bulk_insert.chunk_tables(rows, ids, self.numbers, self.now):
             bulk_insert.insert(connection, table, columns, number)
-        if connection.dialect.name == "postgresql":
-            last = "SELECT setval(pg_get_serial_sequence('image', 'id'), :last)"
-            connection.execute(sa.text(last), {"last": int(ids[-1])})
+        bulk_postgresql.set_number(connection, image)
         counts = Counts()
+        counts.seen.update(rows.analyses.analyzers.tolist())
         for table, ranking, key, number_of, tally in (
             (tables.image_class, rows.classes, "class_id", "boxes", counts.classes),
             (tables.image_relation, rows.types, "type_id", "relations", counts.types),
@@ -98,9 +97,13 @@ def _known(connection: sa.Connection, source_id: int, keys: Sequence[str]) -> di
     if not connection.execute(query).scalar_one():
         return {}
     known: dict[str, Any] = {}
-    chosen = sa.select(
-        image.c.key, image.c.id, image.c.width, image.c.height, image.c.attributes
-    ).where(image.c.source_id == source_id)
+    shared = tables.attribute_set
+    columns = (image.c.key, image.c.id, image.c.width, image.c.height, image.c.attributes)
+    chosen = (
+        sa.select(*columns, shared.c.attributes.label("shared"))
+        .select_from(image.outerjoin(shared, image.c.attribute_set_id == shared.c.id))
+        .where(image.c.source_id == source_id)
+    )
     for part in slices(keys):
         for row in connection.execute(chosen.where(image.c.key.in_(part))):
             known[row.key] = row
@@ -116,6 +119,7 @@ def _only(rows: ChunkRows, chosen: Mask) -> ChunkRows:
     return ChunkRows(
         [rows.keys[i] for i in at],
         [rows.attributes[i] for i in at],
+        rows.set_of[at],
         Analyses(
             numbers[seen.images[kept]],
             seen.analyzers[kept],

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vistadex.catalog.bulk_chunks import Ints, Ranking
-from vistadex.catalog.bulk_reading import Spooled
+from vistadex.catalog.bulk_reading import Numbers, Spooled
 from vistadex.catalog.bulk_spool import CHUNK
 from vistadex.catalog.packing import CLASS_BITS, SCORE_BITS
 from vistadex.catalog.tables import ANY_ANALYZER
@@ -157,6 +157,19 @@ class RankSpool:
             self.analyzers[field(0, _ANALYZER_BITS)],
             numbers,
         )
+
+
+def spools(spooled: Spooled, numbers: Numbers) -> tuple[RankSpool, RankSpool]:
+    """For the rows of image_class and of image_relation."""
+    analyzers = sorted(set(numbers.analyzers.values()))
+    rows_by_class = np.zeros(int(numbers.classes.max(initial=0)) + 1, np.int64)
+    rows_by_class[numbers.classes] = spooled.rows_by_class[: len(numbers.classes)]
+    related = sum(run.length for (_, kind), run in spooled.runs.items() if kind == "relations")
+    types = int(numbers.types.max(initial=0)) + 1
+    return (
+        RankSpool(spooled, "classes", rows_by_class, analyzers),
+        RankSpool(spooled, "types", np.full(types, related // types), analyzers),
+    )
 
 
 def _edges(rows_by_key: Ints, widest: int) -> Ints:

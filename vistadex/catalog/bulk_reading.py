@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -84,6 +85,8 @@ class Numbers:
     types: Ints
     """By position in Spooled.triplets."""
     analyzers: Mapping[tuple[str, Kind], int]
+    sets: Ints
+    """By position in Texts.sets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,9 @@ class ChunkRows:
 
     keys: list[str]
     attributes: list[str | None]
+    """JSON objects: of each image alone."""
+    set_of: NDArray[np.int32]
+    """(N,) positions in Texts.sets; NO_SET: none."""
     analyses: Analyses
     classes: Ranking
     boxes: BoxRows
@@ -201,7 +207,7 @@ class Spooled:
 
     def chunk(self, number: int, numbers: Numbers) -> ChunkRows:
         """The rows of a chunk."""
-        keys, attributes, contradictions = self.texts.chunk(number)
+        texts, contradictions = self.texts.chunk(number)
         said: list[Ranking] = []
         repeated = 0
         empty = np.empty(0, np.int64)
@@ -217,7 +223,7 @@ class Spooled:
                 )
                 said.append(ranking)
                 repeated += again
-                contradictions += self._contradictions(several, keys, numbers)
+                contradictions += self._contradictions(several, texts.keys, numbers)
             elif kind == "boxes":
                 boxes, ranking = bulk_chunks.box_rows(records, numbers.classes, analyzer)
                 said.append(ranking)
@@ -227,8 +233,7 @@ class Spooled:
                 )
                 related = (np.unique(relations.images), analyzer)
         return ChunkRows(
-            keys,
-            attributes,
+            *texts,
             bulk_chunks.analyses(said, related),
             bulk_chunks.present(Ranking.joined(said)),
             boxes,
@@ -257,7 +262,7 @@ class Spooled:
         """Keeps what there is to say of a chunk, until all are entered."""
         path = self.work.folder / f"said-{number}.json"
         said = {
-            "analyses": len(rows.analyses.images),
+            "analyses": Counter(rows.analyses.analyzers.tolist()),
             "repeated": rows.repeated,
             "contradictions": rows.contradictions,
         }
@@ -273,8 +278,15 @@ class Spooled:
         for (_, kind), run in self.runs.items():
             if kind != "labels":
                 found["box" if kind == "boxes" else "relation"] += run.length
-        noted = (self._noted(number)["analyses"] for number in range(self.chunks))
-        return {**found, "analysis": sum(noted)}
+        return {**found, "analysis": self.seen().total()}
+
+    def seen(self) -> Counter[int]:
+        """How many images each analyzer says something of, once all chunks are noted."""
+        found: Counter[int] = Counter()
+        for number in range(self.chunks):
+            for analyzer, images in self._noted(number)["analyses"].items():
+                found[int(analyzer)] += images
+        return found
 
     def tell(self, place: str, problems: Problems) -> int:
         """Reports the contradictions of all chunks; how many labels only repeat others.

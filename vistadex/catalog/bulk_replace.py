@@ -12,6 +12,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from vistadex.catalog import tables, writing
+from vistadex.catalog.attributes import sets_by_id, whole
 from vistadex.catalog.bulk_reading import ChunkRows, Numbers
 from vistadex.catalog.counting import slices
 from vistadex.catalog.packing import unpack
@@ -24,6 +25,7 @@ from vistadex.records import (
     Classification,
     Detections,
     ImageEntry,
+    Json,
     Outcome,
     Relation,
     Relations,
@@ -57,17 +59,16 @@ def replace(
 
     Args:
         rows: of images that the catalog has.
-        known: id, width, height and attributes of them, by key.
+        known: id, width, height, attributes and what their sets say, by key.
     """
     images = [known[key] for key in rows.keys]
     now = _said_now(rows, images)
     before = _said_before(connection, [row.id for row in images], list(numbers.analyzers.values()))
-    attributes = [json.loads(one) if one else {} for one in rows.attributes]
+    attributes = _described(connection, rows, numbers)
     changed = [
         i
         for i, row in enumerate(images)
-        if now[i] != before[row.id]
-        or any((row.attributes or {}).get(name) != one for name, one in attributes[i].items())
+        if now[i] != before[row.id] or _says_more(attributes[i], whole(row.attributes, row.shared))
     ]
     makes = _Outcomes(connection, numbers)
     for start in range(0, len(changed), IMAGES_AT_A_TIME):
@@ -77,6 +78,23 @@ def replace(
         ]
         writing.write_annotations(connection, numbers.source, makes.analyzers, outcomes)
     return len(changed)
+
+
+def _described(
+    connection: sa.Connection, rows: ChunkRows, numbers: Numbers
+) -> list[dict[str, Json]]:
+    """What is said of each image, alone and with others."""
+    shared = sets_by_id(connection, numbers.sets.tolist())
+    sets: list[dict[str, Json] | None] = [shared[one] for one in numbers.sets.tolist()]
+    sets.append(None)  # so that NO_SET is the last
+    return [
+        whole(json.loads(own) if own else None, sets[i])
+        for own, i in zip(rows.attributes, rows.set_of.tolist(), strict=True)
+    ]
+
+
+def _says_more(said: Mapping[str, Json], known: Mapping[str, Json]) -> bool:
+    return any(known.get(name) != one for name, one in said.items())
 
 
 def _said_now(rows: ChunkRows, images: Sequence[sa.Row[Any]]) -> list[_Said]:

@@ -12,13 +12,13 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vistadex.errors import CatalogError
-from vistadex.formats.columns import Contradiction, ImageColumns
+from vistadex.formats.columns import NO_SET, Contradiction, ImageColumns
 from vistadex.records import Json
 
 CHUNK = 100_000
@@ -145,14 +145,27 @@ class Runs:
         self._file.close()
 
 
+class TextRows(NamedTuple):
+    """What is known of images beside what is said of them, N of them."""
+
+    keys: list[str]
+    attributes: list[str | None]
+    """JSON objects: of each image alone."""
+    set_of: NDArray[np.int32]
+    """(N,) positions in Texts.sets; NO_SET: none."""
+
+
 class Texts:
-    """Keys and attributes of images, spooled as they come and given back by rank."""
+    """Keys and attributes of images, spooled as they come and given back by rank: see TextRows."""
 
     def __init__(self, folder: Path, chunk: int) -> None:
         self.folder, self.size = folder, chunk
         self._file = (folder / "texts").open("a+b", buffering=0)
         self._keys: list[str] = []
         self._attributes: list[str | None] = []
+        self._set_of: list[NDArray[np.int32]] = []
+        self._sets: dict[str, int] = {}
+        """Positions of JSON objects that images share."""
         self._waiting: list[NDArray[np.uint64]] = []
         self._orders: list[NDArray[np.uint64]] = []
         self._positions: list[NDArray[np.int32]] = []
@@ -169,8 +182,15 @@ class Texts:
         """Begins anew."""
         self._file.truncate(0)
 
+    @property
+    def sets(self) -> list[str]:
+        """JSON objects that images share, in their order."""
+        return list(self._sets)
+
     def add(self, images: ImageColumns) -> None:
         """Takes images."""
+        numbers = [self._sets.setdefault(one, len(self._sets)) for one in images.sets]
+        self._set_of.append(np.array([*numbers, NO_SET], np.int32)[images.set_of])
         self._keys += images.keys
         self._attributes += images.attributes
         self._waiting.append(images.order)
@@ -180,21 +200,24 @@ class Texts:
     def _flush(self, number: int) -> None:
         """Writes some of those that wait, by rising order, in pages."""
         order = np.concatenate([np.empty(0, np.uint64), *self._waiting])
+        set_of = np.concatenate([np.empty(0, np.int32), *self._set_of])
         keys, attributes = self._keys[:number], self._attributes[:number]
         self._keys, self._attributes = self._keys[number:], self._attributes[number:]
         self._waiting, order = [order[number:]], order[:number]
+        self._set_of, set_of = [set_of[number:]], set_of[:number]
         positions = np.arange(self._added, self._added + number, dtype=np.int32)
         if (order[1:] < order[:-1]).any():
             sorted_ = np.argsort(order, kind="stable")
             order, positions = order[sorted_], positions[sorted_]
             keys = [keys[i] for i in sorted_.tolist()]
             attributes = [attributes[i] for i in sorted_.tolist()]
+            set_of = set_of[sorted_]
         self._added += number
         self._orders.append(order)
         self._positions.append(positions)
         for start in range(0, number, PAGE):
             part = slice(start, start + PAGE)
-            data = marshal.dumps((keys[part], attributes[part]))
+            data = marshal.dumps((keys[part], attributes[part], set_of[part].tobytes()))
             self._file.write(data)
             self._offsets.append(self._offsets[-1] + len(data))
 
@@ -226,6 +249,7 @@ class Texts:
         np.save(self.folder / "by-rank.npy", self.by_rank)
         np.save(self.folder / "ranks.npy", self.ranks)
         np.save(self.folder / "offsets.npy", np.array(self._offsets))
+        (self.folder / "sets.json").write_text(json.dumps(self.sets))
 
     def restore(self) -> None:
         """Takes up what finish() has kept."""
@@ -233,23 +257,30 @@ class Texts:
         self.ranks = np.load(self.folder / "ranks.npy")
         self._more = np.load(self.folder / "more.npy")
         self._offsets = np.load(self.folder / "offsets.npy").tolist()
+        sets = json.loads((self.folder / "sets.json").read_text())
+        self._sets = {one: i for i, one in enumerate(sets)}
 
-    def chunk(self, number: int) -> tuple[list[str], list[str | None], list[Contradiction]]:
-        """Keys and attributes of a chunk, by rank, and where lists contradict each other."""
+    def chunk(self, number: int) -> tuple[TextRows, list[Contradiction]]:
+        """What is known of a chunk, by rank, and where lists contradict each other."""
         first = number * self.size
-        keys, attributes = self._texts(self.by_rank[first : first + self.size])
+        rows = self._texts(self.by_rank[first : first + self.size])
         start, end = np.searchsorted(self._more[:, 0], (first, first + self.size)).tolist()
-        _, more = self._texts(self._more[start:end, 1])
+        more = self._texts(self._more[start:end, 1])
+        sets = [*self._sets, None]  # so that NO_SET is the last
         contradictions: list[Contradiction] = []
-        for i, text in zip((self._more[start:end, 0] - first).tolist(), more, strict=True):
-            attributes[i], differing = _joined(attributes[i], text)
-            contradictions += [Contradiction(keys[i], *one) for one in differing]
-        return keys, attributes, contradictions
+        for i, text, other in zip(
+            (self._more[start:end, 0] - first).tolist(), more.attributes, more.set_of, strict=True
+        ):
+            shared = sets[rows.set_of[i]], sets[other]
+            rows.attributes[i], differing = _joined(rows.attributes[i], text, *shared)
+            contradictions += [Contradiction(rows.keys[i], *one) for one in differing]
+        return rows, contradictions
 
-    def _texts(self, slots: NDArray[np.int32]) -> tuple[list[str], list[str | None]]:
-        """Keys and attributes at slots."""
+    def _texts(self, slots: NDArray[np.int32]) -> TextRows:
+        """What is known at slots."""
         keys: list[str] = []
         attributes: list[str | None] = []
+        set_of = b""
         bases: dict[int, int] = {}
         for page in np.unique(slots // PAGE).tolist():
             start, end = self._offsets[page], self._offsets[page + 1]
@@ -257,30 +288,36 @@ class Texts:
             bases[page] = len(keys)
             keys += more[0]
             attributes += more[1]
+            set_of += more[2]
         table = np.zeros(max(bases, default=0) + 1, np.int64)
         table[list(bases)] = list(bases.values())
         at = (table[slots // PAGE] + slots % PAGE).tolist()
-        return [keys[i] for i in at], [attributes[i] for i in at]
+        return TextRows(
+            [keys[i] for i in at],
+            [attributes[i] for i in at],
+            np.frombuffer(set_of, np.int32)[at],
+        )
 
     def close(self) -> None:
         """Lets the file go."""
         self._file.close()
 
 
-def _joined(first: str | None, more: str | None) -> tuple[str | None, list[tuple[str, list[Json]]]]:
-    """Attributes of an image that two lists name, and those in which they differ.
+def _joined(
+    first: str | None, more: str | None, shared: str | None, other: str | None
+) -> tuple[str | None, list[tuple[str, list[Json]]]]:
+    """Attributes of an image alone that two lists name, and those in which they differ.
 
     The first value stays; the other one and then the first are given with the name.
+
+    Args:
+        shared, other: what the sets say that it has in the one and the other list; the first stays.
     """
-    if first == more or more is None:
+    if first == more and shared == other:
         return first, []
-    if first is None:
-        return more, []
-    known, new = json.loads(first), json.loads(more)
+    own, known = json.loads(first or "{}"), json.loads(shared or "{}")
+    known |= own
+    new = json.loads(other or "{}") | json.loads(more or "{}")
     differing = [(n, [one, known[n]]) for n, one in new.items() if known.get(n, one) != one]
-    text = json.dumps(
-        {**known, **{n: one for n, one in new.items() if n not in known}},
-        ensure_ascii=False,
-        separators=(",", ":"),
-    )
-    return text, differing
+    own |= {n: one for n, one in new.items() if n not in known}
+    return (json.dumps(own, ensure_ascii=False, separators=(",", ":")) if own else None), differing

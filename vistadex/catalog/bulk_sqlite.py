@@ -7,26 +7,20 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from vistadex.catalog import Catalog, tables
+from vistadex.catalog.columns import Nullable
 from vistadex.errors import CatalogError
 
 ROWS_IN_STATEMENT = 64
 CACHE_KIB = 64 << 10
 BUSY_TIMEOUT_S = 30
 """What a writer is waited for."""
-
-
-class Nullable(NamedTuple):
-    """A column in which one number stands for NULL."""
-
-    values: NDArray[Any]
-    unknown: int
 
 
 def side_file(path: str) -> sqlite3.Connection:

@@ -12,12 +12,12 @@ import sqlalchemy as sa
 from vistadex.catalog import Catalog, checking_postings, opening, tables
 from vistadex.catalog.checksums import Words, integers, row_words, streamed
 from vistadex.catalog.packing import columns as unpacked
+from vistadex.catalog.scope import STATUSES
 from vistadex.catalog.tables import ANY_ANALYZER
 
 EXAMPLES = 5
 BUCKETS = 1 << 16
 """Sums are kept for images in groups, so that a difference leads to its images."""
-STATUSES = ("ok", "failed", "vanished", "unseen")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +122,15 @@ def _orphans(connection: sa.Connection) -> Iterator[Finding]:
             )
             what = f"rows whose {key.parent.name} is no {key.column.table.name}"
             yield from _listed(connection, query, table.name, what)
+    image, shared = tables.image, tables.attribute_set
+    query = (
+        sa.select(image.c.id)
+        .select_from(image.outerjoin(shared, image.c.attribute_set_id == shared.c.id))
+        .where(image.c.attribute_set_id.is_not(None), shared.c.id.is_(None))
+    )
+    yield from _listed(
+        connection, query, "image", "rows whose attribute_set_id is no attribute_set"
+    )
     analysis = tables.analysis
     for table in (tables.box, tables.relation, tables.embedding):
         both = sa.and_(
@@ -136,17 +145,22 @@ def _orphans(connection: sa.Connection) -> Iterator[Finding]:
 
 
 def _image_counts(connection: sa.Connection) -> Iterator[Finding]:
-    source, image = tables.source, tables.image
-    query = sa.select(image.c.source_id, sa.func.count()).group_by(image.c.source_id)
-    there = {id_: number for id_, number in connection.execute(query)}
-    wrong = [
-        f"{row.uri} says {row.images:,}, has {there.get(row.id, 0):,}"
-        for row in connection.execute(sa.select(source))
-        if row.images != there.get(row.id, 0)
-    ]
-    if wrong:
-        what = "sources with a wrong number of images"
-        yield Finding("source", what, len(wrong), tuple(wrong[:EXAMPLES]))
+    """Images of sources, and those that analyzers have seen."""
+    source, analyzer = tables.source, tables.analyzer
+    for table, of, name in (
+        (source, tables.image.c.source_id, source.c.uri),
+        (analyzer, tables.analysis.c.analyzer_id, analyzer.c.id),
+    ):
+        there = dict(map(tuple, connection.execute(sa.select(of, sa.func.count()).group_by(of))))
+        kept = connection.execute(sa.select(table.c.id, name, table.c.images))
+        wrong = [
+            f"{place} says {images:,}, has {there.get(id_, 0):,}"
+            for id_, place, images in kept
+            if images != there.get(id_, 0)
+        ]
+        if wrong:
+            what = f"{table.name}s with a wrong number of images"
+            yield Finding(table.name, what, len(wrong), tuple(wrong[:EXAMPLES]))
 
 
 def _counts(connection: sa.Connection) -> Iterator[Finding]:

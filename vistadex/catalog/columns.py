@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
+from numpy.typing import NDArray
 from sqlalchemy.dialects import mysql
 from sqlalchemy.ext.compiler import compiles
 
@@ -15,6 +16,13 @@ from vistadex.errors import CatalogError
 MOST_NAME_BYTES = 2600
 """What PostgreSQL (2,704) and InnoDB (3,072) can index, less what an index needs beside."""
 NUL, INSTEAD_OF_NUL = "\0", "\N{REPLACEMENT CHARACTER}"
+
+
+class Nullable(NamedTuple):
+    """Rows' values of a column of numbers, of which one stands for NULL."""
+
+    values: NDArray[Any]
+    unknown: int
 
 
 class Name(sa.types.TypeDecorator[str]):
@@ -121,11 +129,8 @@ def _cleaned(value: Any) -> Any:
     return [_cleaned(one) for one in value] if isinstance(value, (list, tuple)) else value
 
 
-class attribute_text(sa.sql.functions.GenericFunction[str]):
-    """A member of a JSON object as text: a text itself, a number as it was written, true or false.
-
-    Args: the column, and the member's name, without quotes and backslashes, as queries have it.
-    """
+class _Member(sa.sql.functions.GenericFunction[str]):
+    """Args: the column, and the member's name, without quotes and backslashes."""
 
     type = Name()
     inherit_cache = True
@@ -133,6 +138,36 @@ class attribute_text(sa.sql.functions.GenericFunction[str]):
     def __init__(self, column: sa.ColumnElement[Any], name: str) -> None:
         path = f'$."{name}"'
         super().__init__(column, sa.literal(path, sa.String), sa.literal(name, sa.String))
+
+
+class attribute_text(_Member):
+    """A member of a JSON object as text: a number as it was written, true or false."""
+
+    inherit_cache = True
+
+
+class attribute_member(_Member):
+    """Something that is NULL only where a JSON object, if there is any, has no such member."""
+
+    inherit_cache = True
+
+
+@compiles(attribute_member)
+def _member_by_operator(element: attribute_member, compiler: Any, **options: Any) -> str:
+    column, _, name = element.clauses
+    return f"({compiler.process(column, **options)} -> {compiler.process(name, **options)})"
+
+
+@compiles(attribute_member, "sqlite")
+def _member_on_sqlite(element: attribute_member, compiler: Any, **options: Any) -> str:
+    column, path = (compiler.process(one, **options) for one in list(element.clauses)[:2])
+    return f"json_type({column}, {path})"
+
+
+@compiles(attribute_member, "mysql")
+def _member_on_mysql(element: attribute_member, compiler: Any, **options: Any) -> str:
+    column, path = (compiler.process(one, **options) for one in list(element.clauses)[:2])
+    return f"JSON_EXTRACT({column}, {path})"
 
 
 @compiles(attribute_text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 import sqlalchemy as sa
@@ -135,9 +135,13 @@ class Counts:
         self.classes = _Tally(tables.class_count, "boxes")
         self.types = _Tally(tables.relation_count, "relations")
         self.predicates = _Tally(tables.predicate_count, "relations")
+        self.seen: Counter[int] = Counter()
+        """Images that each analyzer has seen."""
 
     def add_images(self, connection: sa.Connection, image_ids: Sequence[int], sign: int) -> None:
         """Adds, or with sign -1 takes away, what the catalog holds for these images."""
+        for analyzer_id, number in _analyses(connection, image_ids):
+            self.seen[analyzer_id] += sign * number
         self.classes.add(ranked_classes(connection, image_ids), sign)
         self._add_relations(connection, ranked_relations(connection, image_ids), sign)
 
@@ -153,6 +157,24 @@ class Counts:
         """Adds the differences to the tables."""
         for tally in (self.classes, self.types, self.predicates):
             tally.write(connection)
+        add_to_analyzers(connection, self.seen)
+
+
+def _analyses(connection: sa.Connection, image_ids: Sequence[int]) -> Iterable[tuple[int, int]]:
+    """Analyzers, and how many of some of these images each has seen."""
+    table = tables.analysis
+    for part in slices(image_ids):
+        query = sa.select(table.c.analyzer_id, sa.func.count()).where(table.c.image_id.in_(part))
+        yield from map(tuple, connection.execute(query.group_by(table.c.analyzer_id)))
+
+
+def add_to_analyzers(connection: sa.Connection, seen: Mapping[int, int]) -> None:
+    """Keeps the numbers of images that analyzers have seen."""
+    table = tables.analyzer
+    for analyzer_id, number in sorted(seen.items()):
+        if number:
+            statement = sa.update(table).where(table.c.id == analyzer_id)
+            connection.execute(statement.values(images=table.c.images + number))
 
 
 def predicates_of(connection: sa.Connection, type_ids: Sequence[int]) -> dict[int, int]:

@@ -12,6 +12,15 @@ SCHEMA_LOCK_S = 120
 """How long a process waits for another one that is making or upgrading the tables."""
 
 
+@contextmanager
+def as_statement(connection: sa.Connection, statement: str) -> Iterator[None]:
+    """Errors of the driver inside, which runs without SQLAlchemy here, as SQLAlchemy's."""
+    try:
+        yield
+    except connection.dialect.loaded_dbapi.Error as error:
+        raise sa.exc.DBAPIError(statement, None, error) from error
+
+
 class Database(ABC):
     """One kind of database.
 

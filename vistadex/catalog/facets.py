@@ -12,8 +12,12 @@ import sqlalchemy as sa
 
 from vistadex.catalog import tables
 from vistadex.catalog.counting import SQL_LIST, predicates_of, ranked_classes, ranked_relations
-from vistadex.catalog.scope import BINS, Facets, Position, Scope
+from vistadex.catalog.scope import BINS, STATUSES, Facets, Position, Scope
 from vistadex.records import SCORE_SCALE, DoubleArray, IntArray
+
+_STATUS = tables.image.c.status
+STATUS_CODE = sa.case(*((_STATUS == name, STATUSES.index(name)) for name in STATUSES[1:]), else_=0)
+"""The place of an image's status in STATUSES."""
 
 
 def facets(connection: sa.Connection, scope: Scope, found: Iterable[Position]) -> Facets:
@@ -21,6 +25,8 @@ def facets(connection: sa.Connection, scope: Scope, found: Iterable[Position]) -
     total = 0
     classes: Counter[int] = Counter()
     predicates: Counter[int] = Counter()
+    sources: Counter[int] = Counter()
+    statuses = np.zeros(len(STATUSES), np.int64)
     scores, sizes = np.zeros(BINS, np.int64), np.zeros(BINS, np.int64)
     analyzers = None if scope.analyzer_ids is None else list(scope.analyzer_ids)
     positions = iter(found)
@@ -39,18 +45,32 @@ def facets(connection: sa.Connection, scope: Scope, found: Iterable[Position]) -
         if scope.wanted:
             scores += np.bincount([score_bin(one) for one in part], minlength=BINS)
         sizes += _box_sizes(connection, scope, ids)
+        for source_id, code, number in _sources_and_statuses(connection, ids):
+            sources[source_id] += number
+            statuses[code] += number
     return Facets(
         total,
         by_number(classes),
         by_number(predicates),
         tuple(scores.tolist()) if scope.wanted else (),
         tuple(sizes.tolist()),
+        by_number(sources),
+        by_status(statuses),
     )
 
 
 def by_number(counts: Counter[int]) -> tuple[tuple[int, int], ...]:
     """Ids with their numbers, by falling number, then rising id."""
     return tuple(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
+
+
+def by_status(counts: IntArray) -> tuple[tuple[str, int], ...]:
+    """Statuses with their numbers, as far as some image has them.
+
+    Args:
+        counts: (len(STATUSES),).
+    """
+    return tuple(pair for pair in zip(STATUSES, counts.tolist(), strict=True) if pair[1])
 
 
 def score_bin(position: Position) -> int:
@@ -67,6 +87,14 @@ def size_bins(width: DoubleArray, height: DoubleArray, area: DoubleArray) -> Int
     """
     share = np.maximum(width, 0) * np.maximum(height, 0) / area
     return np.clip((np.sqrt(share) * BINS).astype(np.int64), 0, BINS - 1)
+
+
+def _sources_and_statuses(connection: sa.Connection, ids: Sequence[int]) -> Sequence[Any]:
+    """Source, place in STATUSES, and how many of these images have both."""
+    image, code = tables.image, STATUS_CODE.label("code")
+    of = sa.select(image.c.source_id, code).where(image.c.id.in_(ids)).subquery()
+    query = sa.select(of.c.source_id, of.c.code, sa.func.count())
+    return connection.execute(query.group_by(of.c.source_id, of.c.code)).all()
 
 
 def _box_sizes(connection: sa.Connection, scope: Scope, ids: Sequence[int]) -> IntArray:

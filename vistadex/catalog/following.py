@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,7 +20,15 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
-from vistadex.catalog import postings, postings_building, ranking, tables
+from vistadex.catalog import (
+    postings,
+    postings_building,
+    ranking,
+    ranking_counts,
+    ranking_facets,
+    tables,
+)
+from vistadex.catalog.facets import by_status
 from vistadex.catalog.postings import Array, Folder, Identity, Postings
 from vistadex.catalog.ranking import Search
 from vistadex.catalog.ranking_facets import KeptFacets, Numbers
@@ -61,9 +69,11 @@ class View:
         """Whether the lists say all that a query needs.
 
         Args:
-            only: ids of the images that have the query's attributes and are such duplicates.
+            only: ids of the images that have the query's attributes, are such duplicates, and are
+                in its collections.
         """
-        told = only is not None or not (scope.attributes or scope.duplicates)
+        asked = scope.attributes or scope.duplicates or scope.collection_ids or scope.not_in_ids
+        told = only is not None or not asked
         return told and ranking.can_answer(scope)
 
     def page(
@@ -75,49 +85,77 @@ class View:
             only: rising ids; no other images are found.
         """
         searches = self._searches(scope, only)
-        found = np.concatenate([ranking.ordered(one, limit, after) for one in searches])
+        order = ranking.newest if scope.newest else ranking.ordered
+        found = np.concatenate([order(one, limit, after) for one in searches])
         found = np.sort(found)[::-1][:limit]
+        if scope.newest:
+            found = found << np.uint64(32) | found >> np.uint64(32)
         return [ranking.position(searches[0], one) for one in found.tolist()]
 
     def count(self, scope: Scope, only: Array | None = None) -> int:
         """How many images there are in all."""
-        return sum(map(ranking.count, self._searches(scope, only)))
+        return sum(map(ranking_counts.count, self._searches(scope, only)))
+
+    def counts(
+        self, scope: Scope, groups: Sequence[Collection[int]], only: Array | None = None
+    ) -> list[int]:
+        """Likewise when only the analyzers of each group count, group by group."""
+        searches = self._searches(scope, only)
+        of_tiers = [ranking_counts.counts(one, groups) for one in searches]
+        return [sum(numbers) for numbers in zip(*of_tiers, strict=True)]
 
     def every_id(self, scope: Scope, only: Array | None = None) -> array[int]:
         """The ids of all images in rank order."""
-        parts = [ranking.ordered(one, None, None) for one in self._searches(scope, only)]
+        order = ranking.newest if scope.newest else ranking.ordered
+        parts = [order(one, None, None) for one in self._searches(scope, only)]
         found = parts[0] if len(parts) == 1 else np.sort(np.concatenate(parts))[::-1]
-        return array("q", (found & np.uint64(0xFFFFFFFF)).astype(np.int64).tobytes())
+        ids = found >> np.uint64(32) if scope.newest else found & np.uint64(0xFFFFFFFF)
+        return array("q", ids.astype(np.int64).tobytes())
 
-    def facets(self, scope: Scope, only: Array | None = None) -> Facets:
-        """What is in all of the images."""
+    def facets(self, scope: Scope, only: Array | None = None, most: int | None = None) -> Facets:
+        """What is in all of the images.
+
+        Args:
+            most: how many classes and predicates are listed; None: all.
+        """
         searches = self._searches(scope, only)
         kept = [tier.kept for tier in self.tiers]
         parts = [one.facets(search) for one, search in zip(kept, searches, strict=True)]
         scores = sum(one.scores for one in parts)
         return Facets(
             sum(one.images for one in parts),
-            _by_number([one.classes for one in parts]),
-            _by_number([one.predicates for one in parts]),
+            _by_number([one.classes for one in parts], most),
+            _by_number([one.predicates for one in parts], most),
             tuple(np.asarray(scores).tolist()) if scope.wanted else (),
             tuple(np.asarray(sum(one.sizes for one in parts)).tolist()),
+            _by_number([one.sources for one in parts]),
+            by_status(np.sum([one.statuses for one in parts], axis=0)),
         )
 
     def _searches(self, scope: Scope, only: Array | None) -> list[Search]:
         return [Search(tier.postings, tier.dead, scope, only) for tier in self.tiers]
+
+    def ids(self) -> Array:
+        """Rising ids of all images."""
+        parts = [np.delete(tier.postings.ids, tier.dead) for tier in self.tiers]
+        found = np.sort(np.concatenate(parts)) if len(parts) > 1 else parts[0]
+        return found.astype(np.int64)
 
     def changed(self) -> int:
         """How many images have changed since the snapshot, some perhaps counted twice."""
         return sum(tier.covers.size for tier in self.tiers)
 
 
-def _by_number(parts: list[Numbers]) -> tuple[tuple[int, int], ...]:
+def _by_number(parts: list[Numbers], most: int | None = None) -> tuple[tuple[int, int], ...]:
     ids = np.concatenate([one.ids for one in parts])
     counts = np.concatenate([one.counts for one in parts])
     if len(parts) > 1:
         ids, where = np.unique(ids, return_inverse=True)
         counts = np.bincount(where, counts, ids.size).astype(np.int64)
-    order = np.lexsort((ids, -counts))
+    if most is not None and most < ids.size:  # All that share the last number: ids decide.
+        enough = counts >= np.partition(counts, ids.size - most)[ids.size - most]
+        ids, counts = ids[enough], counts[enough]
+    order = np.lexsort((ids, -counts))[:most]
     return tuple(zip(ids[order].tolist(), counts[order].tolist(), strict=True))
 
 
@@ -167,6 +205,12 @@ class Following:
             self.rebuild_soon()
         return view
 
+    def forget(self) -> None:
+        """Drops the facets that are kept of snapshots."""
+        with self._lock:
+            for tier in (tier for view in self._views for tier in view.tiers):
+                tier.kept.forget()
+
     def _found(self, connection: sa.Connection, now: Identity) -> View | None:
         self._look_for_snapshot(now)
         known: dict[Identity, bool] = {now: True}
@@ -175,7 +219,7 @@ class Following:
             if one.revision > now.revision:
                 continue
             if one not in known:
-                known[one] = one.uuid == now.uuid and _is_past(connection, one)
+                known[one] = one.uuid == now.uuid and is_past(connection, one)
             if known[one]:
                 return self._followed(connection, view, now)
             self._views.remove(view)
@@ -185,7 +229,9 @@ class Following:
         """A view brought to the state that the transaction sees."""
         if view.identity == now:
             return view
-        ids = _changed(connection, view.identity.revision, now.revision, 2 * self.most_changed)
+        ids = changed_images(
+            connection, view.identity.revision, now.revision, 2 * self.most_changed
+        )
         if ids is None:
             return None
         most = max(4 * self.most_changed, view.tiers[0].postings.images // 4)
@@ -241,6 +287,7 @@ class Following:
                 header = _filled(store, connection)
             if isinstance(header, OSError):
                 raise header
+            _add_facets(store, header)
             store.finish(header)
             postings.publish(store, self.folder)
 
@@ -279,7 +326,18 @@ def _filled(store: Folder, connection: sa.Connection) -> dict[str, Any] | OSErro
         return error
 
 
-def _is_past(connection: sa.Connection, one: Identity) -> bool:
+def _add_facets(store: Folder, header: dict[str, Any]) -> None:
+    """Puts the facets of the queries that take longest into a store that has all else."""
+    names = store.names()
+    found = postings.assembled({name: store.column(name) for name in names}, header)
+    of, numbers = ranking_facets.to_store(found)
+    store.append("facets.of", of)
+    store.append("facets.numbers", numbers)
+    for name in names:
+        store.release(name)
+
+
+def is_past(connection: sa.Connection, one: Identity) -> bool:
     """Whether the catalog has been in this state; a copy that went on from an older one has not."""
     if not one.revision:
         return True
@@ -288,7 +346,7 @@ def _is_past(connection: sa.Connection, one: Identity) -> bool:
     return connection.execute(query).scalar() == one.token
 
 
-def _changed(connection: sa.Connection, after: int, until: int, at_most: int) -> Array | None:
+def changed_images(connection: sa.Connection, after: int, until: int, at_most: int) -> Array | None:
     """Rising ids of the images that changed after a revision; None: any, or too many."""
     change = tables.change
     query = sa.select(change.c.revision, change.c.images).order_by(change.c.revision)

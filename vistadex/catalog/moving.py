@@ -10,9 +10,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from vistadex.catalog import Catalog, changes, opening, tables
+from vistadex.catalog import Catalog, bulk_postgresql, changes, opening, tables
 from vistadex.catalog.checksums import Checksum, streamed
 from vistadex.catalog.columns import Name, Prose, dumped
+from vistadex.catalog.database import as_statement
 from vistadex.errors import CatalogError, UsageError
 from vistadex.progress import Progress, Silent
 
@@ -123,7 +124,7 @@ def _copied(
             insert(rows)
             done = before + read.rows
             progress.update(listed=max(total, done), listing=True, done=done, failed=0)
-    _set_number(writer, table)
+    bulk_postgresql.set_number(writer, table)
     for rows in streamed(writer, sa.select(table)):
         written.add(rows)
     if (read.rows, read.sum) != (written.rows, written.sum):
@@ -160,7 +161,11 @@ def _inserting(connection: sa.Connection, table: sa.Table) -> Iterator[Insert]:
     if connection.dialect.name == "postgresql":
         statement = f"COPY {into} FROM STDIN"
         driver: Any = connection.connection.dbapi_connection
-        with _as_statement(statement), driver.cursor() as cursor, cursor.copy(statement) as copy:
+        with (
+            as_statement(connection, statement),
+            driver.cursor() as cursor,
+            cursor.copy(statement) as copy,
+        ):
 
             def into_copy(rows: Sequence[sa.Row[Any]]) -> None:
                 for row in stored(rows):
@@ -177,17 +182,6 @@ def _inserting(connection: sa.Connection, table: sa.Table) -> Iterator[Insert]:
     yield into_statement
 
 
-@contextmanager
-def _as_statement(statement: str) -> Iterator[None]:
-    """Errors of psycopg inside, which runs without SQLAlchemy here, as SQLAlchemy's."""
-    import psycopg
-
-    try:
-        yield
-    except psycopg.Error as error:
-        raise sa.exc.DBAPIError(statement, None, error) from error
-
-
 def _prepared(column: sa.Column[Any], dialect: sa.Dialect) -> Callable[[Any], Any] | None:
     """What makes of a value what the driver is given; None: nothing is to be made."""
     if isinstance(column.type, sa.JSON):
@@ -200,16 +194,3 @@ def _prepared(column: sa.Column[Any], dialect: sa.Dialect) -> Callable[[Any], An
 
 def _dumped(value: Any) -> str | None:
     return None if value is None else dumped(value)
-
-
-def _set_number(connection: sa.Connection, table: sa.Table) -> None:
-    """Lets the next row have a number behind those that were copied; others do so by themselves."""
-    column = table.autoincrement_column
-    if column is None or connection.dialect.name != "postgresql":
-        return
-    sequence = sa.func.pg_get_serial_sequence(
-        connection.dialect.identifier_preparer.format_table(table), column.name
-    )
-    last = sa.select(sa.func.max(column)).scalar_subquery()
-    query = sa.select(sa.func.setval(sequence, last)).where(last.is_not(None))
-    connection.execute(query)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
+from bisect import bisect_left
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ from vistadex.records import SCORE_SCALE
 
 CLASS_BITS, SCORE_BITS, BOXES_BITS = 24, 20, 20
 """A little-endian uint64 from the top: class id, score in millionths, number of boxes."""
-_CLASS_AT, _SCORE, _WORD = SCORE_BITS + BOXES_BITS, (1 << SCORE_BITS) - 1, struct.Struct("<Q")
+_CLASS_AT, _SCORE = SCORE_BITS + BOXES_BITS, (1 << SCORE_BITS) - 1
 MOST_CLASSES = 1 << CLASS_BITS
 MOST_BOXES = (1 << BOXES_BITS) - 1
 
@@ -53,12 +54,20 @@ def unpack(packed: bytes | None) -> list[PackedClass]:
     return [PackedClass(*one) for one in triplets(packed)]
 
 
-def triplets(packed: bytes | None) -> Iterator[tuple[int, int, int]]:
+def triplets(packed: bytes | None) -> list[tuple[int, int, int]]:
     """Class id, score and boxes of each, likewise: half the time where there are many images."""
-    return (
-        (word >> _CLASS_AT, word >> BOXES_BITS & _SCORE, word & MOST_BOXES)
-        for (word,) in _WORD.iter_unpack(packed or b"")
-    )
+    words = struct.unpack(f"<{len(packed) // 8}Q", packed) if packed else ()
+    return [(word >> _CLASS_AT, word >> BOXES_BITS & _SCORE, word & MOST_BOXES) for word in words]
+
+
+def of_class(packed: bytes | None, class_id: int) -> tuple[int, int] | None:
+    """Score and boxes of one class; None where it is not said, or said not to be there."""
+    words = struct.unpack(f"<{len(packed) // 8}Q", packed) if packed else ()
+    at = bisect_left(words, class_id << _CLASS_AT)
+    if at == len(words) or words[at] >> _CLASS_AT != class_id:
+        return None
+    score, boxes = words[at] >> BOXES_BITS & _SCORE, words[at] & MOST_BOXES
+    return (score, boxes) if score or boxes else None
 
 
 def columns(

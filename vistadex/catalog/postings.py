@@ -25,8 +25,10 @@ from typing import Any, BinaryIO, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from vistadex.catalog.scope import BINS, STATUSES
+
 Array: TypeAlias = NDArray[Any]
-FORMAT = 1
+FORMAT = 2
 HEADER = "header.json"
 MAKING = ".making-"
 """Folders that begin so are of a builder at work, or of one that was killed."""
@@ -135,6 +137,12 @@ class Postings:
     """class, predicate and box."""
     types_of: Array
     """(predicates + 1,) where the slots of each predicate's relation types begin."""
+    status: Array
+    """(N,) uint8: the place in STATUSES."""
+    facets_of: Array
+    """Queries of which it has the facets, see ranking_facets.to_store()."""
+    facets: Array
+    """The same number of int64 for each of these queries."""
 
     @property
     def images(self) -> int:
@@ -289,6 +297,9 @@ def assembled(arrays: Mapping[str, Array], header: Mapping[str, Any]) -> Posting
         lists,
         forwards,
         arrays["predicate.types"],
+        arrays["image.status"],
+        arrays.get("facets.of", np.empty(0, np.int64)),
+        arrays.get("facets.numbers", np.empty(0, np.int64)),
     )
     _check(found)
     return found
@@ -310,7 +321,11 @@ def _lists(arrays: Mapping[str, Array], kind: str) -> Lists:
 
 def _check(found: Postings) -> None:
     """Raises ValueError where the lengths of arrays contradict each other."""
-    sizes = [(found.source.size, found.images), (found.shown.size, found.images)]
+    of_images = (found.source, found.shown, found.status)
+    sizes = [(column.size, found.images) for column in of_images]
+    numbers = 1 + 2 * BINS + len(STATUSES) + len(found.sources)
+    numbers += sum(found.lists[kind].keys.size for kind in ("class", "predicate"))
+    sizes.append((found.facets.size, found.facets_of.size * numbers))
     sizes.append((found.types_of.size, found.lists["predicate"].keys.size + 1))
     sizes.append((int(found.types_of[-1]), found.lists["relation"].keys.size))
     for lists in found.lists.values():

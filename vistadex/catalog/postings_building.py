@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from vistadex.catalog import postings, postings_rows, tables
 from vistadex.catalog.counting import predicates_of
-from vistadex.catalog.facets import size_bins
+from vistadex.catalog.facets import STATUS_CODE, size_bins
 from vistadex.catalog.packing import columns
 from vistadex.catalog.postings import MOST_NUMBER, NOT_BEST, Array, Folder, Identity, Memory
 from vistadex.catalog.postings_rows import Batch, Columns
@@ -108,13 +108,19 @@ class _Builder:
         """Puts the images, and keeps where they stand and how large they are."""
         image, store = tables.image, self.store
         shown = sa.case((sa.or_(image.c.width > 0, image.c.status == "unseen"), 1), else_=0)
+        code = (2 * STATUS_CODE + shown).label("code")
         area = sa.cast(image.c.width, sa.BigInteger) * image.c.height
-        numbers = (image.c.id, image.c.source_id, shown.label("shown"), area.label("area"))
-        for name, dtype in (("ids", "i8"), ("source", self.of_source.dtype), ("shown", "?")):
+        numbers = (image.c.id, image.c.source_id, code, area.label("area"))
+        for name, dtype in (
+            ("ids", "i8"),
+            ("source", self.of_source.dtype),
+            ("shown", "?"),
+            ("status", "u1"),
+        ):
             store.append(f"image.{name}", np.empty(0, dtype))
         store.append("_area", np.empty(0, np.float64))
         for rows in self._batches(Columns(image.c.id, numbers, (image.c.id,))):
-            ids, source, visible, areas = rows.numbers
+            ids, source, codes, areas = rows.numbers
             if ids[-1] > postings.MOST_IMAGE_ID:
                 raise CatalogError(
                     f"image {ids[-1]}: posting lists hold ids up to {postings.MOST_IMAGE_ID:,}; "
@@ -122,7 +128,8 @@ class _Builder:
                 )
             store.append("image.ids", ids)
             store.append("image.source", self.of_source[source])
-            store.append("image.shown", visible.astype(bool))
+            store.append("image.shown", (codes & 1).astype(bool))
+            store.append("image.status", (codes >> 1).astype(np.uint8))
             store.append("_area", areas.astype(np.float64))
         self.ids, self.area = store.column("image.ids"), store.column("_area")
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vistadex.catalog.postings import MOST_NUMBER, Array, Lists, Postings, distinct
-from vistadex.catalog.scope import Position, Scope, Wanted
+from vistadex.catalog.scope import STATUSES, Position, Scope, Wanted
 
 BLOCK = 1 << 18
 """Images that are added up at a time: 1 MB of accumulators."""
@@ -72,8 +72,11 @@ class Part(NamedTuple):
 
 
 def can_answer(scope: Scope) -> bool:
-    """Whether the lists say all that a query needs, but for attributes and duplicates."""
-    if len(scope.wanted) > MOST_WANTED:
+    """Whether the lists say all that a query needs, but for attributes, duplicates, collections.
+
+    Images that could not be read are in no list of what is shown.
+    """
+    if len(scope.wanted) > MOST_WANTED or (scope.status == "failed" and not scope.wanted):
         return False
     return all(
         one.min_boxes <= MOST_NUMBER and not (one.min_boxes and scope.min_score)
@@ -102,11 +105,27 @@ class Search:
 
     @cached_property
     def allowed(self) -> Array | None:
-        """Rising positions of `only`."""
+        """Rising positions of the images that may be found; None: all."""
         if self.only is None:
-            return None
+            return self.large
         only = self.only[_member(self.only, self.postings.ids)]
-        return np.searchsorted(self.postings.ids, only)
+        pos = np.searchsorted(self.postings.ids, only)
+        return pos if self.large is None else pos[_member(pos, self.large)]
+
+    @cached_property
+    def large(self) -> Array | None:
+        """Rising positions of images with a box as large as wanted; None: all will do."""
+        if not self.scope.min_size:
+            return None
+        lists = self.postings.lists["box"]
+        ids = self.scope.box_classes
+        wanted = slots(lists, ids) if ids else np.arange(lists.keys.size)
+        found = np.zeros(self.postings.images, bool)
+        for first, last in ranges(wanted):
+            a, b = int(lists.starts[first]), int(lists.starts[last])
+            kept = self.limits.keep(lists, a, b, self.scope.min_size)
+            found[lists.pos[a:b].compress(kept)] = True
+        return np.flatnonzero(found)
 
     @cached_property
     def of_source(self) -> Array | None:
@@ -117,6 +136,11 @@ class Search:
         return np.array([one in ids for one in self.postings.sources], bool)
 
     @property
+    def status(self) -> int | None:
+        """The place of the wanted status in STATUSES."""
+        return None if self.scope.status is None else STATUSES.index(self.scope.status)
+
+    @property
     def floor(self) -> int:
         """The least key of a result."""
         every = self.scope.mode == "all" or not self.scope.wanted
@@ -125,7 +149,7 @@ class Search:
     @property
     def is_limited(self) -> bool:
         """Whether something else than what images have narrows the result."""
-        given = (self.scope.source_ids, self.only)
+        given = (self.scope.source_ids, self.scope.status, self.allowed)
         return bool(self.dead.size or self.scope.without) or any(one is not None for one in given)
 
     @cached_property
@@ -148,7 +172,7 @@ class Search:
             return
         sizes = [one.pos.size for one in self.having]
         together = self.scope.mode == "all" or len(sizes) < 2
-        if sizes and (sum(sizes) <= SHORT or (together and min(sizes) * 50 < sum(sizes))):
+        if sizes and (sum(sizes) <= SHORT or (together and min(sizes) * 30 < sum(sizes))):
             yield self._short(self.having, None)
             return
         yield from self._blocks()
@@ -168,6 +192,8 @@ class Search:
         good = ~_member(pos, self.dead)
         if self.of_source is not None:
             good &= self.of_source[self.postings.source[pos]]
+        if self.status is not None:
+            good &= self.postings.status[pos] == self.status
         if self.allowed is not None:
             good &= _member(pos, self.allowed)
         for one in self.unwanted:
@@ -178,7 +204,9 @@ class Search:
         """The result a block at a time; the arrays are used again for the next."""
         images = self.postings.images
         edges = np.arange(0, images + BLOCK, BLOCK)
-        cuts = [np.searchsorted(one.pos, edges).tolist() for one in self.having]
+        # The longest first: what is put down first need not be added to what is there.
+        longest = sorted(self.having, key=lambda one: one.pos.size, reverse=True)
+        cuts = [np.searchsorted(one.pos, edges).tolist() for one in longest]
         all_keys, first_index = np.empty(BLOCK, np.uint32), np.empty(BLOCK, np.intp)
         one_more = np.uint32(1 << SUM_BITS)
         for block in range(len(edges) - 2, -1, -1):
@@ -188,13 +216,15 @@ class Search:
                 keys.fill(0)
             else:
                 keys[:] = self.postings.shown[base : base + keys.size]
-            for one, cut in zip(self.having, cuts, strict=True):
+            for one, cut in zip(longest, cuts, strict=True):
                 a, b = cut[block], cut[block + 1]
                 index = np.subtract(one.pos[a:b], base, out=first_index[: b - a], casting="unsafe")
-                if self.scope.wanted:
-                    keys[index] += one.score[a:b] + one_more
-                else:
+                if not self.scope.wanted:
                     _keep_only(keys, index)
+                elif one is longest[0]:
+                    keys[index] = one.score[a:b] + one_more
+                else:
+                    keys[index] += one.score[a:b] + one_more
             if self.is_limited:
                 self._limit(keys, base)
             yield Part(None, base, keys)
@@ -207,6 +237,8 @@ class Search:
             keys[out[a:b].astype(np.intp) - base] = 0
         if self.of_source is not None:
             keys[~self.of_source[self.postings.source[base:until]]] = 0
+        if self.status is not None:
+            keys[self.postings.status[base:until] != self.status] = 0
         if self.allowed is not None:
             a, b = np.searchsorted(self.allowed, (base, until))
             _keep_only(keys, self.allowed[a:b] - base)
@@ -265,7 +297,7 @@ def having(postings: Postings, wanted: Wanted, limits: Limits) -> Having:
     """The images that have any of what is wanted, by rows within the limits."""
     found: list[Having] = []
     slots_ = 0
-    for lists, first, last in _pieces(postings, wanted):
+    for lists, first, last in pieces(postings, wanted):
         found += _of_slots(lists, first, last, limits, wanted.min_boxes)
         slots_ += last - first
     if not found:
@@ -273,7 +305,7 @@ def having(postings: Postings, wanted: Wanted, limits: Limits) -> Having:
     return found[0] if slots_ == len(found) == 1 else _best_of(found)
 
 
-def _pieces(postings: Postings, wanted: Wanted) -> Iterator[tuple[Lists, int, int]]:
+def pieces(postings: Postings, wanted: Wanted) -> Iterator[tuple[Lists, int, int]]:
     """Lists and ranges of slots of what is wanted; all types of a predicate are one slot."""
     lists = postings.lists[wanted.kind]
     for first, last in ranges(slots(lists, wanted.ids)):
@@ -383,6 +415,23 @@ def ordered(search: Search, limit: int | None, after: Position | None) -> Array:
         best = np.concatenate([best, *every])
     best.sort()
     return best[::-1]
+
+
+def newest(search: Search, limit: int | None, after: Position | None) -> Array:
+    """`image id << 32 | key` of the newest images, newest first, uint64; arguments as ordered()."""
+    least = np.uint32(search.floor if search.scope.wanted else 1)
+    every, number = [np.empty(0, np.uint64)], 0
+    for part in search.parts():
+        index = np.flatnonzero(part.keys >= least)
+        found = search.postings.ids[part.positions(index)].astype(np.uint64) << np.uint64(32)
+        found |= part.keys[index].astype(np.uint64)
+        if after is not None:
+            found = found[found < np.uint64(min(after.image_id, (1 << 32) - 1) << 32)]
+        every.append(found)
+        number += found.size
+        if limit is not None and number >= limit:
+            break
+    return np.sort(np.concatenate(every))[::-1][:limit]
 
 
 def _best(found: Array, limit: int) -> Array:

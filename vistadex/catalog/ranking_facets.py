@@ -15,12 +15,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vistadex.catalog.postings import NOT_BEST, Array, Lists, as_bits, distinct
+from vistadex.catalog.postings import NOT_BEST, Array, Lists, Postings, as_bits, distinct
 from vistadex.catalog.ranking import SUM_BITS, Limits, Search, ranges, slots
-from vistadex.catalog.scope import BINS, Scope
+from vistadex.catalog.scope import BINS, STATUSES, Scope, Wanted
 from vistadex.records import SCORE_SCALE
 
-CHUNK = 1 << 18
+CHUNK = 1 << 16
 """Rows that are looked at in one go."""
 FEW_ROWS = 4_000_000
 """Up to which the rows of a result are looked up one by one."""
@@ -30,6 +30,12 @@ KEPT = 32
 """Facets that are kept of a snapshot: up to 10 MB with 20,000 classes."""
 FEW_IMAGES = 1 << 16
 """Of fewer, facets are made anew rather than mended when some of them have changed."""
+
+
+MOST_STORED = 32
+"""Queries of which a snapshot has the facets: for nothing, and for single classes."""
+NOTHING = -1
+"""Stands in a snapshot for a query that wants nothing, as the id of a class for one that does."""
 
 
 class Numbers(NamedTuple):
@@ -49,6 +55,9 @@ class PartialFacets(NamedTuple):
     """(BINS,)."""
     sizes: Array
     """(BINS,)."""
+    sources: Numbers
+    statuses: Array
+    """(len(STATUSES),)."""
 
 
 class _Result(NamedTuple):
@@ -64,14 +73,97 @@ class _Result(NamedTuple):
 def facets(search: Search) -> PartialFacets:
     """The facets of all that a query finds in a snapshot."""
     scores = np.zeros(BINS, np.int64)
-    result = _result(search, scores)
+    return _facets_of(search, _result(search, scores), scores)
+
+
+def _facets_of(search: Search, result: _Result, scores: Array) -> PartialFacets:
     return PartialFacets(
         result.images,
         _numbers(search, "class", result),
         _numbers(search, "predicate", result),
         scores,
         _sizes(search, result),
+        _sources(search, result),
+        _statuses(search, result),
     )
+
+
+def to_store(postings: Postings) -> tuple[Array, Array]:
+    """What a snapshot keeps of facets: of which queries, and a row of numbers for each.
+
+    The queries are that for nothing, and those for one of the classes that most images have.
+    """
+    lists = postings.lists["class"]
+    dense = np.empty(0, np.uint32) if lists.dense is None else lists.dense
+    order = np.argsort(-np.diff(lists.starts)[dense], kind="stable")[: MOST_STORED - 1]
+    by_slot = np.empty(lists.keys.size, np.int64)
+    by_slot[lists.slots] = lists.keys
+    of = np.append(NOTHING, by_slot[dense[order]]).astype(np.int64)
+    rows = [
+        _row(postings, facets(Search(postings, _NONE, _stored_scope(key)))) for key in of.tolist()
+    ]
+    return of, np.concatenate(rows)
+
+
+_NONE = np.empty(0, np.int64)
+
+
+def _stored_scope(key: int) -> Scope:
+    return Scope() if key == NOTHING else Scope((Wanted("class", (key,)),))
+
+
+def _row(postings: Postings, found: PartialFacets) -> Array:
+    """Facets as numbers side by side, those of ids by all that there are."""
+    parts = [np.array([found.images]), found.scores, found.sizes, found.statuses]
+    all_ids = _ids(postings)
+    for ids, numbers in zip(all_ids, (found.classes, found.predicates, found.sources), strict=True):
+        counts = np.zeros(ids.size, np.int64)
+        counts[np.searchsorted(ids, numbers.ids)] = numbers.counts
+        parts.append(counts)
+    return np.concatenate(parts).astype(np.int64)
+
+
+def _ids(postings: Postings) -> tuple[Array, Array, Array]:
+    """Rising ids of all classes, predicates and sources."""
+    kinds = postings.lists["class"].keys, postings.lists["predicate"].keys
+    return *kinds, np.array(postings.sources, np.int64)
+
+
+def stored(search: Search) -> PartialFacets | None:
+    """The facets of a query as the snapshot has them; None: it has not."""
+    scope, postings = search.scope, search.postings
+    key = scope.wanted[0].ids[0] if scope.is_simple else NOTHING
+    there = np.flatnonzero(postings.facets_of == key)
+    if replace(scope, one_analyzer=False) != _stored_scope(key) or not there.size:
+        return None
+    row = postings.facets.reshape(postings.facets_of.size, -1)[there[0]]
+    all_ids = _ids(postings)
+    lengths = (1, BINS, BINS, len(STATUSES), *(ids.size for ids in all_ids))
+    images, scores, sizes, statuses, *counts = np.split(row, np.cumsum(lengths[:-1]))
+    classes, predicates, sources = (
+        Numbers(ids[number > 0], number[number > 0])
+        for ids, number in zip(all_ids, counts, strict=True)
+    )
+    return PartialFacets(int(images[0]), classes, predicates, scores, sizes, sources, statuses)
+
+
+def complement(search: Search) -> PartialFacets | None:
+    """The facets of all images but those that have something.
+
+    None: something is wanted or limited too, or the snapshot does not have the facets of all.
+    """
+    scope, postings = search.scope, search.postings
+    every = replace(search, scope=replace(scope, without=()))
+    if scope.wanted or not scope.without or search.dead.size:
+        return None
+    found = stored(every)
+    if found is None:
+        return None
+    gone = np.zeros(postings.images, bool)
+    for one in search.unwanted:
+        gone[one.pos] = True
+    gone &= postings.shown
+    return _less(found, _facets_of(every, _masked(every, gone), np.zeros(BINS, np.int64)))
 
 
 class KeptFacets:
@@ -85,6 +177,11 @@ class KeptFacets:
         self._found: OrderedDict[Scope, PartialFacets] = OrderedDict()
         self._lock = threading.Lock()
 
+    def forget(self) -> None:
+        """Drops them all."""
+        with self._lock:
+            self._found.clear()
+
     def facets(self, search: Search) -> PartialFacets:
         """The facets of all that a query finds in the snapshot."""
         if search.only is not None:
@@ -94,7 +191,8 @@ class KeptFacets:
             if found is not None:
                 self._found.move_to_end(search.scope)
         if found is None:
-            found = facets(replace(search, dead=search.dead[:0]))
+            whole = replace(search, dead=search.dead[:0])
+            found = stored(whole) or complement(whole) or facets(whole)
             with self._lock:
                 self._found[search.scope] = found
                 while len(self._found) > KEPT:
@@ -115,6 +213,8 @@ def _less(found: PartialFacets, gone: PartialFacets) -> PartialFacets:
         _fewer(found.predicates, gone.predicates),
         found.scores - gone.scores,
         found.sizes - gone.sizes,
+        _fewer(found.sources, gone.sources),
+        found.statuses - gone.statuses,
     )
 
 
@@ -130,7 +230,6 @@ def _result(search: Search, scores: Array) -> _Result:
     """The images that a query finds; adds them to the histogram of scores."""
     least = np.uint32(search.floor if search.scope.wanted else 1)
     mask = np.empty(0, bool)
-    total = 0
     for part in search.parts():
         found = part.keys >= least
         number = int(np.count_nonzero(found))
@@ -141,7 +240,12 @@ def _result(search: Search, scores: Array) -> _Result:
         if not mask.size:
             mask = np.zeros(search.postings.images, bool)
         mask[part.first : part.first + found.size] = found
-        total += number
+    return _masked(search, mask)
+
+
+def _masked(search: Search, mask: Array) -> _Result:
+    """The images of a mask, in the way that suits their number."""
+    total = int(np.count_nonzero(mask))
     rows = search.postings.forwards["class"].slot.size
     if total * rows <= FEW_ROWS * search.postings.images:
         return _Result(total, np.flatnonzero(mask), np.empty(0, bool))
@@ -161,6 +265,31 @@ def _score_bins(keys: Array) -> Array:
     return np.bincount(np.minimum(scaled // divisor, BINS - 1), minlength=BINS)
 
 
+def _sources(search: Search, result: _Result) -> Numbers:
+    ids = np.array(search.postings.sources, np.int64)
+    if ids.size == 1:
+        counts = np.array([result.images])
+    else:
+        counts = _counted(search.postings.source, result, ids.size)
+    return Numbers(ids[counts > 0], counts[counts > 0])
+
+
+def _statuses(search: Search, result: _Result) -> Array:
+    """(len(STATUSES),)."""
+    return _counted(search.postings.status, result, len(STATUSES))
+
+
+def _counted(column: Array, result: _Result, kinds: int) -> Array:
+    """(kinds,): how many of the images have each value of a column of all images."""
+    if result.pos is not None:
+        return np.bincount(column[result.pos], minlength=kinds)
+    counts = np.zeros(kinds, np.int64)
+    for a in range(0, column.size, CHUNK):
+        found = column[a : a + CHUNK].compress(result.mask[a : a + CHUNK])
+        counts += np.bincount(found, minlength=kinds)
+    return counts
+
+
 def _numbers(search: Search, kind: str, result: _Result) -> Numbers:
     lists = search.postings.lists[kind]
     if result.pos is not None:
@@ -178,7 +307,7 @@ def _looked_up(search: Search, kind: str, pos: Array) -> Array:
     lists, forward = search.postings.lists[kind], search.postings.forwards[kind]
     limits = search.limits
     counts = np.zeros(lists.keys.size, np.int64)
-    for of_image, rows in _rows_of(forward.starts, pos):
+    for part, each, rows in _rows_of(forward.starts, pos):
         slot = forward.slot[rows]
         if limits.is_none and lists.more is None:
             counts += np.bincount(slot, minlength=counts.size)
@@ -190,13 +319,14 @@ def _looked_up(search: Search, kind: str, pos: Array) -> Array:
             continue
         kept = (score & ~NOT_BEST) >= np.uint32(limits.min_score)
         kept &= limits.analyzers[forward.analyzer[rows]]
-        pairs = distinct(of_image.compress(kept) * counts.size + slot.compress(kept))
+        of_image = np.repeat(part, each).compress(kept)
+        pairs = distinct(of_image * counts.size + slot.compress(kept))
         counts += np.bincount(pairs % counts.size, minlength=counts.size)
     return counts
 
 
-def _rows_of(starts: Array, pos: Array) -> Iterator[tuple[Array, Array]]:
-    """Some at a time: of which image each row is, and where it stands."""
+def _rows_of(starts: Array, pos: Array) -> Iterator[tuple[Array, Array, Array]]:
+    """Some images at a time: how many rows each has, and where they all stand."""
     for i in range(0, pos.size, MANY_IMAGES):
         part = pos[i : i + MANY_IMAGES]
         first = starts[part]
@@ -204,18 +334,18 @@ def _rows_of(starts: Array, pos: Array) -> Iterator[tuple[Array, Array]]:
         rows = int(each.sum())
         if rows:
             before = np.cumsum(each) - each
-            yield (
-                np.repeat(part, each),
-                np.repeat(first - before, each) + np.arange(rows),
-            )
+            at = np.repeat(first - before, each)
+            at += np.arange(rows, dtype=at.dtype)
+            yield part, each, at
 
 
 def _in_order(lists: Lists, limits: Limits, mask: Array) -> Array:
     """(K,): how many of the images have each, from all lists in their order."""
     counts = np.zeros(lists.keys.size, np.int64)
     sparse = np.ones(lists.keys.size, bool)
+    found = as_bits(mask)
+    among = found.view(np.uint8)
     if limits.is_none and lists.bits is not None and lists.dense is not None:
-        found = as_bits(mask)
         both = np.empty_like(found)
         for slot, bits in zip(lists.dense.tolist(), lists.bits, strict=True):
             np.bitwise_and(found, bits, out=both)
@@ -227,14 +357,27 @@ def _in_order(lists: Lists, limits: Limits, mask: Array) -> Array:
         end = int(lists.starts[last])
         for a in range(int(lists.starts[first]), end, CHUNK):
             b = min(a + CHUNK, end)
-            found = mask.take(lists.pos[a:b])
+            there = _are_set(among, lists.pos[a:b])
             if not limits.is_none:
-                found &= limits.keep(lists, a, b)
+                there &= limits.keep(lists, a, b)
             i, j = int(np.searchsorted(starts, a, "right")) - 1, int(np.searchsorted(starts, b))
-            counts[filled[i:j]] += _sums(found, np.maximum(starts[i:j] - a, 0))
+            counts[filled[i:j]] += _sums(there, np.maximum(starts[i:j] - a, 0))
     if limits.analyzers is not None and lists.more is not None:
         counts += _by_others(lists, limits, mask)
     return counts
+
+
+def _are_set(bits: Array, pos: Array) -> Array:
+    """(R,) bool: whether the bits at these positions are set: they stay in the processor's cache,
+    which a byte for each image would not.
+
+    Args:
+        bits: uint8, the first in the lowest bit.
+    """
+    found: Array = bits.take(pos >> np.uint32(3))
+    found >>= pos.astype(np.uint8) & np.uint8(7)
+    found &= np.uint8(1)
+    return found.view(bool)
 
 
 def _sums(found: Array, starts: Array) -> Array:
@@ -286,7 +429,7 @@ def _sizes_of_few(search: Search, pos: Array, wanted: Array) -> Array:
     of_wanted = np.zeros(search.postings.lists["box"].keys.size, bool)
     of_wanted[wanted] = True
     sizes = np.zeros(BINS, np.int64)
-    for _, rows in _rows_of(forward.starts, pos):
+    for _, _, rows in _rows_of(forward.starts, pos):
         kept = of_wanted[forward.slot[rows]]
         if not limits.is_none:
             kept &= forward.score[rows] >= np.uint32(limits.min_score)

@@ -6,15 +6,15 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from operator import itemgetter
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import sqlalchemy as sa
 
 from vistadex.catalog import tables
+from vistadex.catalog.attributes import whole
 from vistadex.catalog.counting import slices
-from vistadex.catalog.images import FoundClass, names_of, rank, types_of
+from vistadex.catalog.images import FoundClass, names_of, ranked, types_of
 from vistadex.catalog.packing import unpack
 from vistadex.catalog.tables import ANY_ANALYZER
 from vistadex.errors import UsageError
@@ -139,20 +139,6 @@ def find_image(connection: sa.Connection, reference: str) -> int | None:
     return None
 
 
-def classes(connection: sa.Connection) -> list[ClassCount]:
-    """Every class that some image has, most images first."""
-    table = tables.class_count
-    query = sa.select(table.c.class_id, table.c.images, table.c.boxes).where(
-        table.c.analyzer_id == ANY_ANALYZER, table.c.images > 0
-    )
-    rows = connection.execute(query).all()
-    names = names_of(connection, [row[0] for row in rows])
-    # Two sorts by one column each are quicker than one by a key that has to be made.
-    found = sorted(ClassCount(names[id_], images, boxes) for id_, images, boxes in rows)
-    found.sort(key=itemgetter(1), reverse=True)
-    return found
-
-
 def revision(connection: sa.Connection) -> int:
     """The number of the last change of results."""
     return int(connection.execute(sa.select(tables.state.c.revision)).scalar_one())
@@ -215,59 +201,6 @@ def bad_images(
     ]
 
 
-def stats(connection: sa.Connection) -> Stats:
-    """Totals of the whole catalog."""
-    image = tables.image
-    bad: dict[tuple[int, str], int] = {}
-    trouble = sa.select(image.c.source_id, image.c.status, sa.func.count()).where(
-        image.c.status.not_in(("ok", "unseen"))
-    )
-    for source_id, status, number in connection.execute(
-        trouble.group_by(image.c.source_id, image.c.status)
-    ):
-        bad[source_id, status] = number
-    sources = tuple(
-        SourceStats(
-            row.uri, row.images, bad.get((row.id, "failed"), 0), bad.get((row.id, "vanished"), 0)
-        )
-        for row in connection.execute(sa.select(tables.source).order_by(tables.source.c.uri))
-    )
-    known = classes(connection)
-    failures = (
-        sa.select(image.c.reason, sa.func.count())
-        .where(image.c.status == "failed")
-        .group_by(image.c.reason)
-        .order_by(sa.func.count().desc())
-    )
-    return Stats(
-        sum(one.images for one in sources),
-        sum(one.failed for one in sources),
-        sum(one.vanished for one in sources),
-        sum(one.boxes for one in known),
-        len(known),
-        sources,
-        _model_stats(connection),
-        {reason: number for reason, number in connection.execute(failures)},
-    )
-
-
-def _model_stats(connection: sa.Connection) -> tuple[ModelStats, ...]:
-    model, analyzer, analysis = tables.model, tables.analyzer, tables.analysis
-    seen = sa.select(analysis.c.analyzer_id, sa.func.count().label("images")).group_by(
-        analysis.c.analyzer_id
-    )
-    counts = {row.analyzer_id: row.images for row in connection.execute(seen)}
-    query = sa.select(analyzer, model.c.name, model.c.sha256, model.c.task).join_from(
-        analyzer, model
-    )
-    return tuple(
-        ModelStats(
-            row.name, row.sha256, row.task, json.loads(row.parameters), counts.get(row.id, 0)
-        )
-        for row in connection.execute(query.order_by(analyzer.c.id))
-    )
-
-
 def known_images(
     connection: sa.Connection,
     source_id: int,
@@ -286,7 +219,7 @@ def known_images(
     query = _planning(source_id, seen.scalar_subquery(), after).limit(at_most)
     if until is not None:
         query = query.where(image.c.key <= until)
-    return [KnownImage(*row) for row in connection.execute(query)]
+    return [_known(row) for row in connection.execute(query)]
 
 
 def failed_images(
@@ -295,12 +228,12 @@ def failed_images(
     """Failed images of a source with after < key (None: no bound), by key."""
     query = _planning(source_id, sa.literal(0), after).limit(at_most)
     rows = connection.execute(query.where(tables.image.c.status == "failed"))
-    return [KnownImage(*row) for row in rows]
+    return [_known(row) for row in rows]
 
 
 def _planning(source_id: int, analyses: sa.ColumnElement[int], after: str | None) -> sa.Select[Any]:
-    """The columns of KnownImage, by key."""
-    image = tables.image
+    """The columns of KnownImage and what its set of attributes says, by key."""
+    image, shared = tables.image, tables.attribute_set
     columns = (
         image.c.id,
         image.c.key,
@@ -310,9 +243,17 @@ def _planning(source_id: int, analyses: sa.ColumnElement[int], after: str | None
         image.c.reason,
         image.c.attributes,
         analyses.label("analyses"),
+        shared.c.attributes,
     )
-    query = sa.select(*columns).where(image.c.source_id == source_id).order_by(image.c.key)
+    described = image.outerjoin(shared, image.c.attribute_set_id == shared.c.id)
+    query = sa.select(*columns).select_from(described)
+    query = query.where(image.c.source_id == source_id).order_by(image.c.key)
     return query if after is None else query.where(image.c.key > after)
+
+
+def _known(row: sa.Row[Any]) -> KnownImage:
+    *columns, own, analyses, shared = tuple(row)
+    return KnownImage(*(*columns, whole(own, shared) or None, analyses))
 
 
 def model_card(connection: sa.Connection, sha256: str) -> dict[str, Any]:
@@ -372,9 +313,8 @@ def classes_of(
     said = {image_id: unpack(classes_) for image_id, classes_ in packed.items()}
     names = names_of(connection, {one.class_id for some in said.values() for one in some})
     return {
-        image_id: sorted(
-            (FoundClass(names[id_], score / SCORE_SCALE, boxes) for id_, score, boxes in some),
-            key=rank,
+        image_id: list(
+            ranked(FoundClass(names[id_], score / SCORE_SCALE, boxes) for id_, score, boxes in some)
         )
         for image_id, some in said.items()
     }

@@ -8,8 +8,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from vistadex.catalog import tables
-from vistadex.catalog.images import PREDICATES, names_of
+from vistadex.catalog import collections, tables
+from vistadex.catalog.images import PREDICATES, names_of, remembered
 from vistadex.catalog.registering import KnownAnalyzer
 from vistadex.catalog.scope import Scope, Wanted
 from vistadex.errors import QueryError
@@ -30,7 +30,7 @@ def resolve(
         analyzers: all that the catalog has.
         fold_case: patterns of relations match in any case of letters, as classes always do.
         subclasses: a class stands for those below it in the hierarchy, too.
-    Raises: QueryError for an unknown class, source or model, with the nearest known names.
+    Raises: QueryError for an unknown class, source, model or collection, with the nearest names.
     """
     names = [term.class_name for term in (*query.terms, *query.without) if term.relation is None]
     ids = dict(zip(names, class_ids(connection, names), strict=True))
@@ -57,7 +57,12 @@ def resolve(
         analyzer_ids,
         query.attributes,
         query.duplicates,
+        query.status,
+        query.min_size,
+        query.newest,
         len(analyzers if analyzer_ids is None else analyzer_ids) <= 1,
+        _collection_ids(connection, query.collections),
+        _collection_ids(connection, query.not_in),
     )
 
 
@@ -69,8 +74,11 @@ def class_ids(connection: sa.Connection, names: Sequence[str]) -> list[int]:
     if not names:
         return []
     klass = tables.klass
-    query = sa.select(klass.c.name, klass.c.id).where(klass.c.name.in_(names))
-    known = {name: id_ for name, id_ in connection.execute(query)}
+    known: dict[str, int] = remembered(connection, "ids of classes")
+    missing = [name for name in names if name not in known]
+    if missing:
+        query = sa.select(klass.c.name, klass.c.id).where(klass.c.name.in_(missing))
+        known.update((name, id_) for name, id_ in connection.execute(query))
     if all(name in known for name in names):
         return [known[name] for name in names]
     rows = connection.execute(sa.select(klass.c.name, klass.c.id)).all()
@@ -192,6 +200,19 @@ class _Patterns:
         near = tuple(folded[one] for one in nearest)
         hint = f"did you mean {', '.join(near)}?" if near else "`vistadex relations` lists all"
         raise QueryError(f"unknown {what} {name!r} in a relation: {hint}", near)
+
+
+def _collection_ids(connection: sa.Connection, names: Sequence[str]) -> tuple[int, ...]:
+    if not names:
+        return ()
+    one = tables.collection
+    rows = connection.execute(sa.select(one.c.name, one.c.id).where(one.c.name.in_(names)))
+    known = {name: id_ for name, id_ in rows}
+    for name in names:
+        if name not in known:
+            hint, near = collections.nearest(connection, name)
+            raise QueryError(f"unknown collection {name!r}: {hint}", near)
+    return tuple(sorted(known[name] for name in names))
 
 
 def _source_ids(connection: sa.Connection, text: str) -> tuple[int, ...]:

@@ -11,8 +11,9 @@ from typing import Any, TypeAlias
 import numpy as np
 import sqlalchemy as sa
 
-from vistadex.catalog import tables
-from vistadex.catalog.counting import ranked_classes, ranked_relations, slices
+from vistadex.catalog import bulk_mysql, bulk_postgresql, tables
+from vistadex.catalog.columns import dumped
+from vistadex.catalog.counting import Ranked, ranked_classes, ranked_relations, slices
 from vistadex.catalog.packing import PackedClass, pack
 from vistadex.catalog.registering import RegisteredAnalyzer, ids_by_name
 from vistadex.catalog.tables import RESULT_TABLES
@@ -33,6 +34,8 @@ from vistadex.records import (
 )
 
 Row: TypeAlias = dict[str, Any]
+_SERVERS = {"postgresql": bulk_postgresql, "mysql": bulk_mysql}
+"""Where SQLAlchemy would take longer than the server itself, or ask it once for each row."""
 
 
 class NewRows:
@@ -43,6 +46,8 @@ class NewRows:
         self.rows: dict[sa.Table, list[Row]] = {table: [] for table in RESULT_TABLES}
         self.related: list[tuple[Row, Relations]] = []
         """Places of relations: their types are looked up for all images at once."""
+        self.named: dict[str, int] = {}
+        """Ids of classes that results name themselves."""
 
     def add(
         self, image_id: int, analyzer: RegisteredAnalyzer, version: str, result: Result
@@ -53,8 +58,20 @@ class NewRows:
         if isinstance(result, Relations):
             self.related.append((place, result))
         else:
-            packed = _add_rows(self.rows, place, analyzer, result)
+            packed = _add_rows(self.rows, place, self._class_ids(analyzer, result), result)
         self.rows[tables.analysis].append({**place, "version": version, "classes": packed})
+
+    def _class_ids(
+        self, analyzer: RegisteredAnalyzer, result: Detections | Classification | Embedding
+    ) -> Sequence[int]:
+        """The catalog's ids of the classes that a result's class_ids point into."""
+        names = () if isinstance(result, Embedding) else result.names
+        if not names:
+            return analyzer.class_ids
+        new = [name for name in names if name not in self.named]
+        if new:
+            self.named.update(ids_by_name(self.connection, tables.klass, new))
+        return [self.named[name] for name in names]
 
     def insert(self) -> None:
         """Inserts all rows."""
@@ -69,8 +86,9 @@ class NewRows:
 
 def _insert(connection: sa.Connection, table: sa.Table, rows: Sequence[Row]) -> None:
     """Inserts rows of the same columns."""
-    if connection.dialect.name != "sqlite":
-        connection.execute(sa.insert(table), rows)
+    if connection.dialect.name in _SERVERS:
+        given = {name: _values(table.c[name], rows) for name in rows[0]}
+        _SERVERS[connection.dialect.name].insert(connection, table, given, len(rows))
         return
     # Thousands of rows, a few bytes each: SQLAlchemy would take longer than SQLite itself.
     names = tuple(rows[0])
@@ -85,6 +103,14 @@ def _insert(connection: sa.Connection, table: sa.Table, rows: Sequence[Row]) -> 
     connection.exec_driver_sql(text, list(zip(*columns, strict=True)))
 
 
+def _values(column: sa.Column[Any], rows: Sequence[Row]) -> list[Any]:
+    """What rows have in a column, JSON as text."""
+    found = [row[column.name] for row in rows]
+    if isinstance(column.type, sa.JSON):
+        return [None if one is None else dumped(one) for one in found]
+    return found
+
+
 def by_columns(rows: Sequence[Row]) -> list[list[Row]]:
     """Rows grouped by their columns: a statement sets the same ones in all of its rows."""
     groups: dict[tuple[str, ...], list[Row]] = {}
@@ -96,7 +122,7 @@ def by_columns(rows: Sequence[Row]) -> list[list[Row]]:
 def _add_rows(
     rows: dict[sa.Table, list[Row]],
     place: Row,
-    analyzer: RegisteredAnalyzer,
+    known_ids: Sequence[int],
     result: Detections | Classification | Embedding,
 ) -> bytes | None:
     """Appends the rows that one analyzer's result for one image becomes; the packed classes."""
@@ -105,7 +131,7 @@ def _add_rows(
         rows[tables.embedding].append(place | {"vector": vector})
         return None
     scores = _stored_scores(result.scores)
-    class_ids = [analyzer.class_ids[i] for i in result.class_ids.tolist()]
+    class_ids = [known_ids[i] for i in result.class_ids.tolist()]
     best: dict[int, int] = {}
     for class_id, score in zip(class_ids, scores, strict=True):
         best[class_id] = max(score, best.get(class_id, 0))
@@ -236,21 +262,30 @@ def delete_results(
         (tables.image_class, "class_id", ranked_classes),
         (tables.image_relation, "type_id", ranked_relations),
     ):
-        rows = [
-            {"k": row.key, "s": row.score, "i": row.image_id, "a": row.analyzer_id}
-            for row in ranked(connection, image_ids, only)
-        ]
+        rows = ranked(connection, image_ids, only)
         if rows:
-            statement = sa.delete(table).where(
-                table.c[key] == sa.bindparam("k"),
-                table.c.score == sa.bindparam("s"),
-                table.c.image_id == sa.bindparam("i"),
-                table.c.analyzer_id == sa.bindparam("a"),
-            )
-            connection.execute(statement, rows)
+            _delete_ranked(connection, table, key, rows)
     for part in slices(image_ids):
         for table in (tables.box, tables.relation, tables.embedding, tables.analysis):
             statement = sa.delete(table).where(table.c.image_id.in_(part))
             if only is not None:
                 statement = statement.where(table.c.analyzer_id.in_(only))
             connection.execute(statement)
+
+
+def _delete_ranked(
+    connection: sa.Connection, table: sa.Table, key: str, rows: Sequence[Ranked]
+) -> None:
+    """Removes rows of image_class or image_relation by their primary key."""
+    keys = {
+        key: [row.key for row in rows],
+        "score": [row.score for row in rows],
+        "image_id": [row.image_id for row in rows],
+        "analyzer_id": [row.analyzer_id for row in rows],
+    }
+    if connection.dialect.name in _SERVERS:
+        _SERVERS[connection.dialect.name].delete(connection, table, keys)
+        return
+    matched = " AND ".join(f"{name} = ?" for name in keys)
+    values = list(zip(*keys.values(), strict=True))
+    connection.exec_driver_sql(f"DELETE FROM {table.name} WHERE {matched}", values)

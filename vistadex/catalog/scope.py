@@ -8,6 +8,8 @@ from typing import Literal
 
 from vistadex.errors import QueryError
 
+STATUSES = ("ok", "failed", "vanished", "unseen")
+"""What an image can be."""
 BINS = 20
 """Of the histograms of scores and box sizes: each 0.05 wide."""
 
@@ -38,8 +40,23 @@ class Scope:
     attributes: tuple[tuple[str, str], ...] = ()
     duplicates: Literal["exact", "near"] | None = None
     """Only images that are copies of a better one."""
+    status: str | None = None
+    """One of STATUSES; None: every one."""
+    min_size: int = 0
+    """The least bin that some box of the wanted classes must be in, of all where none is."""
+    newest: bool = False
+    """By falling id instead of the best first."""
     one_analyzer: bool = False
     """No image can have two rows for one class."""
+    collection_ids: tuple[int, ...] = ()
+    """Only images that are in all of these."""
+    not_in_ids: tuple[int, ...] = ()
+    """Only images that are in none of these collections."""
+
+    @property
+    def box_classes(self) -> list[int]:
+        """Classes of which boxes are looked at; empty: all."""
+        return [id_ for one in self.wanted if one.kind == "class" for id_ in one.ids]
 
     @property
     def is_simple(self) -> bool:
@@ -72,6 +89,10 @@ class Facets:
     box_sizes: tuple[int, ...]
     """Boxes of the wanted classes, of all classes where none is, by the square root of their share
     of the picture, in BINS; pictures of unknown size are left out."""
+    sources: tuple[tuple[int, int], ...]
+    """Source id and how many of the images it has, by falling number, then rising id."""
+    statuses: tuple[tuple[str, int], ...]
+    """Those of STATUSES that images have, and how many have each."""
 
 
 def cursor(position: Position) -> str:

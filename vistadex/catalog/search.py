@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import lru_cache
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -15,11 +17,11 @@ import numpy as np
 import sqlalchemy as sa
 
 from vistadex.catalog import tables
-from vistadex.catalog.columns import attribute_text
+from vistadex.catalog.attributes import has_attribute
 from vistadex.catalog.counting import ranked_relations, slices
 from vistadex.catalog.images import ANALYSES
-from vistadex.catalog.packing import triplets
-from vistadex.catalog.scope import Position, Scope, Wanted
+from vistadex.catalog.packing import of_class
+from vistadex.catalog.scope import BINS, Position, Scope, Wanted
 from vistadex.catalog.tables import ANY_ANALYZER
 from vistadex.records import IntArray
 
@@ -97,7 +99,7 @@ def walks(scope: Scope) -> bool:
     How many boxes have a score is not known where an image is looked up: then the best of several
     analyzers' rows, of which some have too few boxes, can't be told.
     """
-    if len(scope.wanted) != 1 or len(scope.wanted[0].ids) != 1:
+    if len(scope.wanted) != 1 or len(scope.wanted[0].ids) != 1 or scope.newest:
         return False
     return scope.one_analyzer or not (scope.wanted[0].min_boxes and scope.min_score)
 
@@ -106,6 +108,31 @@ def _walk(
     connection: sa.Connection, scope: Scope, after: Position | None, at_a_time: int
 ) -> Iterator[Position]:
     """One class or relation type, down its primary key."""
+    start, ties, below = _walked(scope)
+    here = None if after is None else {"score": after.score, "image_id": after.image_id}
+    if not scope.one_analyzer:
+        at_a_time *= 2  # an image may have a row of each
+    while True:
+        rows: list[Any] = []
+        if here is None:
+            rows += connection.execute(start, {"most": at_a_time}).all()
+        else:
+            rows += connection.execute(ties, {"most": at_a_time, **here}).all()
+            if len(rows) < at_a_time:
+                most = {"most": at_a_time - len(rows), "score": here["score"]}
+                rows += connection.execute(below, most).all()
+        best = rows if scope.one_analyzer else _best(connection, scope, rows)
+        yield from (Position(row.image_id, 1, row.score) for row in best)
+        if len(rows) < at_a_time:
+            return
+        here = {"score": rows[-1].score, "image_id": rows[-1].image_id}
+
+
+@lru_cache(maxsize=256)
+def _walked(scope: Scope) -> tuple[sa.Select[Any], sa.Select[Any], sa.Select[Any]]:
+    """Statements for the best rows, for those behind one of the same score, and for those below it;
+    behind one are two ranges of the key, as not every database makes one of a tuple's.
+    """
     wanted = scope.wanted[0]
     lists = _lists(wanted)
     table = lists.table
@@ -113,23 +140,11 @@ def _walk(
     statement = sa.select(*columns).where(*_term_limits(scope, wanted, lists))
     statement = _restrict(statement, scope, table.c.image_id)
     statement = statement.order_by(*(column.desc() for column in columns[1::-1] + columns[2:]))
-    here = None if after is None else (after.score, after.image_id)
-    if not scope.one_analyzer:
-        at_a_time *= 2  # an image may have a row of each
-    while True:
-        rows: list[Any] = []
-        rest = statement
-        if here is not None:  # two ranges of the key: not every database makes one of a tuple's
-            ties = statement.where(table.c.score == here[0], table.c.image_id < here[1])
-            rows += connection.execute(ties.limit(at_a_time)).all()
-            rest = statement.where(table.c.score < here[0])
-        if len(rows) < at_a_time:
-            rows += connection.execute(rest.limit(at_a_time - len(rows))).all()
-        best = rows if scope.one_analyzer else _best(connection, scope, rows)
-        yield from (Position(row.image_id, 1, row.score) for row in best)
-        if len(rows) < at_a_time:
-            return
-        here = (rows[-1].score, rows[-1].image_id)
+    statement = statement.limit(sa.bindparam("most", type_=sa.Integer))
+    score: sa.BindParameter[int] = sa.bindparam("score")
+    image_id: sa.BindParameter[int] = sa.bindparam("image_id")
+    ties = statement.where(table.c.score == score, table.c.image_id < image_id)
+    return statement, ties, statement.where(table.c.score < score)
 
 
 def _best(connection: sa.Connection, scope: Scope, rows: Sequence[Any]) -> list[Any]:
@@ -151,11 +166,11 @@ def _ranks_of_class(
 ) -> Iterator[tuple[int, int, int, int]]:
     """Image, analyzer, score and number of boxes of one class in these images."""
     for part in slices(ids):
-        for image_id, analyzer_id, packed in connection.execute(ANALYSES, {"ids": part}).all():
+        for image_id, analyzer_id, packed in zip(*ANALYSES.columns(connection, part), strict=True):
             if analyzers is None or analyzer_id in analyzers:
-                for found, score, boxes in triplets(packed):
-                    if found == class_id and (score or boxes):
-                        yield image_id, analyzer_id, score, boxes
+                found = of_class(packed, class_id)
+                if found is not None:
+                    yield image_id, analyzer_id, *found
 
 
 def _ranks_of_relation(
@@ -187,6 +202,10 @@ def _ranked(scope: Scope, after: Position | None) -> sa.Select[Any]:
     if scope.mode == "all":
         statement = statement.having(matched == len(parts))
     statement = _restrict(statement, scope, found.c.image_id)
+    if scope.newest:
+        if after is not None:
+            statement = statement.where(found.c.image_id < after.image_id)
+        return statement.order_by(sa.desc("image_id"))
     if after is not None:
         statement = statement.having(
             sa.tuple_(matched, score, found.c.image_id)
@@ -197,20 +216,27 @@ def _ranked(scope: Scope, after: Position | None) -> sa.Select[Any]:
 
 def _everything(scope: Scope, after: Position | None) -> sa.Select[Any]:
     """Images of the collection that could be decoded or were never read, newest first."""
-    image, rows = tables.image, tables.image_class
+    image, rows, of = tables.image, tables.image_class, tables.collection_image
+    in_order: Any = of.c.image_id if scope.collection_ids else image.c.id
     columns = (
-        image.c.id.label("image_id"),
+        in_order.label("image_id"),
         sa.literal(0).label("matched"),
         sa.literal(0).label("score"),
     )
-    statement = sa.select(*columns).where((image.c.width > 0) | (image.c.status == "unseen"))
+    statement = sa.select(*columns)
+    if scope.collection_ids:  # whose key has them in order
+        statement = statement.where(of.c.collection_id == scope.collection_ids[0])
+        statement = statement.where(of.c.image_id == image.c.id)
+        scope = replace(scope, collection_ids=scope.collection_ids[1:])
+    if scope.status != "failed":
+        statement = statement.where((image.c.width > 0) | (image.c.status == "unseen"))
     if scope.min_score or scope.analyzer_ids is not None:
         some = sa.select(rows.c.image_id).where(*_row_limits(scope, rows))
         statement = statement.where(image.c.id.in_(some))
     statement = _restrict(statement, scope, image.c.id)
     if after is not None:
-        statement = statement.where(image.c.id < after.image_id)
-    return statement.order_by(image.c.id.desc())
+        statement = statement.where(in_order < after.image_id)
+    return statement.order_by(in_order.desc())
 
 
 def _term_limits(scope: Scope, wanted: Wanted, lists: _Lists) -> list[sa.ColumnElement[bool]]:
@@ -258,8 +284,18 @@ def _restrict(statement: sa.Select[Any], scope: Scope, image_id: Any) -> sa.Sele
             owner.c.id == image_id, owner.c.source_id.in_(scope.source_ids)
         )
         statement = statement.where(sa.exists(of_source))
+    if scope.status is not None:
+        owner = tables.image.alias("in_status")
+        has = sa.select(sa.literal(1)).where(owner.c.id == image_id, owner.c.status == scope.status)
+        statement = statement.where(sa.exists(has))
+    if scope.min_size:
+        statement = statement.where(sa.exists(_large_box(scope, image_id)))
     for name, value in scope.attributes:
         statement = statement.where(sa.exists(_has_attribute(image_id, name, value)))
+    for id_ in scope.collection_ids:
+        statement = statement.where(sa.exists(_member(id_, image_id)))
+    for id_ in scope.not_in_ids:
+        statement = statement.where(~sa.exists(_member(id_, image_id)))
     for i, unwanted in enumerate(scope.without):
         lists = _lists(unwanted, f"without{i}")
         has = sa.select(lists.table.c.image_id).where(*_term_limits(scope, unwanted, lists))
@@ -267,10 +303,32 @@ def _restrict(statement: sa.Select[Any], scope: Scope, image_id: Any) -> sa.Sele
     return statement
 
 
+def _large_box(scope: Scope, image_id: Any) -> sa.Select[Any]:
+    """A row where the image has a box of what is wanted that is in the bin of sizes or above."""
+    box, image = tables.box.alias("large"), tables.image.alias("framed")
+    # A product of whole numbers may be too large for one; MariaDB has no cast to a float.
+    area = image.c.width * sa.literal_column("1e0", sa.Float) * image.c.height
+    share = (box.c.x1 - box.c.x0) * (box.c.y1 - box.c.y0) / area
+    least = (scope.min_size / BINS) ** 2
+    conditions = [image.c.id == image_id, image.c.width > 0, image.c.height > 0]
+    conditions += [box.c.image_id == image_id, box.c.x1 > box.c.x0, box.c.y1 > box.c.y0]
+    conditions += [share >= least, *_row_limits(scope, box)]
+    if scope.box_classes:
+        conditions.append(_one_of(box.c.class_id, scope.box_classes))
+    return sa.select(sa.literal(1)).where(*conditions)
+
+
+def _member(collection_id: int, image_id: Any) -> sa.Select[Any]:
+    """A row where the image is in the collection."""
+    of = tables.collection_image.alias(f"collected{collection_id}")
+    row = of.c.collection_id == collection_id, of.c.image_id == image_id
+    return sa.select(sa.literal(1)).where(*row)
+
+
 def _has_attribute(image_id: Any, name: str, value: str) -> sa.Select[Any]:
     """A row where the image has the attribute, a text, number or truth value."""
     owner = tables.image.alias("described")
-    stored = attribute_text(owner.c.attributes, name)
     folded = value.casefold()
     values = {value, folded} if folded in ("true", "false") else {value}
-    return sa.select(sa.literal(1)).where(owner.c.id == image_id, stored.in_(values))
+    has = has_attribute(owner, name, values)
+    return sa.select(sa.literal(1)).where(owner.c.id == image_id, has)

@@ -25,6 +25,14 @@ source = sa.Table(
 """images: how many it has, kept in the transaction that adds or removes some; image_url: where
 pictures are shown from that were never read, as https://host/{split}/{image_id}.jpg."""
 
+attribute_set = sa.Table(
+    "attribute_set",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("attributes", sa.JSON, nullable=False),
+)
+"""Attributes that many images share, written once: a split, a license. Rows never change."""
+
 image = sa.Table(
     "image",
     metadata,
@@ -43,6 +51,7 @@ image = sa.Table(
     sa.Column("attributes", sa.JSON(none_as_null=True)),
     sa.Column("content_hash", packed(16)),
     sa.Column("perceptual_hash", sa.BigInteger),
+    sa.Column("attribute_set_id", sa.Integer),
     sa.UniqueConstraint("source_id", "key", name="image_by_key"),
     sa.Index(
         "image_by_trouble",
@@ -54,7 +63,8 @@ image = sa.Table(
 )
 """status: ok, failed (reason and error say why), vanished, or unseen: known from annotations alone;
 indexed_at: Unix seconds; warning: what is wrong although there are results; attributes: what
-manifests and annotation files say. Width and height of an unseen image are NOMINAL_SIDE where its
+manifests and annotation files say of this image alone; attribute_set_id: what else they say, which
+holds of many images. Width and height of an unseen image are NOMINAL_SIDE where its
 boxes were fractions, else 0 where nothing says them. content_hash: BLAKE2b of the file in 16 bytes;
 perceptual_hash: 64 bits of what the picture looks like, as a signed number."""
 
@@ -84,9 +94,11 @@ analyzer = sa.Table(
     sa.Column("model_id", sa.ForeignKey("model.id"), nullable=False),
     sa.Column("parameters_hash", sa.String(64), nullable=False),
     sa.Column("parameters", Prose, nullable=False),
+    sa.Column("images", sa.BigInteger, nullable=False, server_default="0"),
     sa.UniqueConstraint("model_id", "parameters_hash", name="analyzer_by_parameters"),
 )
-"""A model with the parameters it ran with: other parameters are another analysis."""
+"""A model with the parameters it ran with: other parameters are another analysis. images: how many
+it has seen, kept in the transaction that changes analysis."""
 
 analysis = sa.Table(
     "analysis",
@@ -249,6 +261,40 @@ change = sa.Table(
 )
 """Which images' results a transaction has changed: ids as little-endian int64; NULL: any of them.
 What is derived from the catalog follows it. token: random, tells copies of a catalog apart."""
+
+collection = sa.Table(
+    "collection",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("name", Name(255), nullable=False, unique=True),
+    sa.Column("made_at", sa.BigInteger, nullable=False),
+)
+"""Images that somebody has put together under a name; made_at: Unix seconds."""
+
+collection_image = sa.Table(
+    "collection_image",
+    metadata,
+    sa.Column(
+        "collection_id", sa.ForeignKey("collection.id"), primary_key=True, autoincrement=False
+    ),
+    sa.Column("image_id", sa.ForeignKey("image.id"), primary_key=True, autoincrement=False),
+    sqlite_with_rowid=False,
+)
+
+run = sa.Table(
+    "run",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("subject", Prose, nullable=False),
+    sa.Column("status", sa.String(16), nullable=False),
+    sa.Column("started_at", sa.BigInteger, nullable=False),
+    sa.Column("updated_at", sa.BigInteger, nullable=False),
+    sa.Column("numbers", sa.JSON, nullable=False),
+    sa.Column("error", Prose),
+)
+"""What has worked on this catalog. kind: index, import …; subject: a line for people; status:
+running, done, failed or stopped; Unix seconds; numbers: how far it is, by name."""
 
 RESULT_TABLES = (analysis, box, image_class, relation, image_relation, embedding)
 """Every table with rows per image and analyzer."""

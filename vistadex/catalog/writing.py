@@ -13,11 +13,12 @@ from typing import Any
 import sqlalchemy as sa
 
 from vistadex.catalog import changes, tables
+from vistadex.catalog.attributes import own_part, replace_attributes, whole
 from vistadex.catalog.counting import Counts, slices
 from vistadex.catalog.reading import ANNOTATIONS, annotated
 from vistadex.catalog.registering import RegisteredAnalyzer
 from vistadex.catalog.results import NewRows, Row, by_columns, delete_results
-from vistadex.records import NOMINAL_SIDE, Json, Outcome, Relations
+from vistadex.records import NOMINAL_SIDE, Outcome, Relations
 
 GEOMETRY = "geometry"
 """The name of models that derive relations from boxes; their parameter `of_analyzer` says whose."""
@@ -135,16 +136,11 @@ def _complete(
     connection: sa.Connection, known: Mapping[str, Any], outcomes: Sequence[Outcome]
 ) -> None:
     """Enters what an annotation tells of images that are known: attributes, size, existence."""
-    described = {
-        known[one.entry.key].id: {
-            **(known[one.entry.key].attributes or {}),
-            **one.entry.attributes,
-        }
-        for one in outcomes
-        if one.entry.attributes
-    }
-    if described:
-        set_attributes(connection, described)
+    described = [(known[one.entry.key], one.entry.attributes) for one in outcomes]
+    replace_attributes(
+        connection,
+        {row.id: {**whole(row.attributes, row.shared), **more} for row, more in described if more},
+    )
     sizes = [
         {"image_id": known[one.entry.key].id, "w": one.width, "h": one.height}
         for one in outcomes
@@ -244,7 +240,8 @@ def _write_results(
 
 
 def _known_images(connection: sa.Connection, source_id: int, keys: Sequence[str]) -> dict[str, Any]:
-    image = tables.image
+    image, shared = tables.image, tables.attribute_set
+    described = image.outerjoin(shared, image.c.attribute_set_id == shared.c.id)
     known: dict[str, Any] = {}
     for part in slices(keys):
         query = sa.select(
@@ -256,7 +253,9 @@ def _known_images(connection: sa.Connection, source_id: int, keys: Sequence[str]
             image.c.status,
             image.c.reason,
             image.c.attributes,
-        ).where(image.c.source_id == source_id, image.c.key.in_(part))
+            shared.c.attributes.label("shared"),
+        ).select_from(described)
+        query = query.where(image.c.source_id == source_id, image.c.key.in_(part))
         for row in connection.execute(query):
             known[row.key] = row
     return known
@@ -291,16 +290,13 @@ def _write_images(
             row["perceptual_hash"] = outcome.perceptual_hash
         before = known.get(outcome.entry.key)
         if outcome.entry.attributes:
-            known_ones = (before.attributes if before is not None else None) or {}
-            row["attributes"] = {**known_ones, **outcome.entry.attributes}
+            own, shared = (before.attributes, before.shared) if before is not None else (None, None)
+            described = {**whole(own, shared), **outcome.entry.attributes}
+            row["attributes"] = own_part(described, shared)
         if before is not None:
             if before.version != outcome.entry.version and outcome.content_hash is None:
                 row |= {"content_hash": None, "perceptual_hash": None}  # those of other bytes
-            if failure and (
-                before.version == outcome.entry.version
-                or before.status == "unseen"
-                or _has_fractions(before)
-            ):
+            if failure:  # Boxes that people drew stay, in the size that is known.
                 row |= {"width": before.width, "height": before.height}
             changed.append(row | {"image_id": before.id})
         else:
@@ -318,8 +314,9 @@ def _write_images(
 
 
 def delete_images(connection: sa.Connection, image_ids: Sequence[int]) -> None:
-    """Removes images with all their results, counts included."""
-    image = tables.image
+    """Removes images with all their results, counts included, from collections too."""
+    image, collected = tables.image, tables.collection_image
+    collections = sa.select(tables.collection.c.id)  # so that the primary key can be used
     with _counted(connection, image_ids):
         delete_results(connection, image_ids, None)
         gone: Counter[int] = Counter()
@@ -327,6 +324,8 @@ def delete_images(connection: sa.Connection, image_ids: Sequence[int]) -> None:
             query = sa.select(image.c.source_id, sa.func.count()).where(image.c.id.in_(part))
             for source_id, number in connection.execute(query.group_by(image.c.source_id)):
                 gone[source_id] += number
+            of_images = collected.c.collection_id.in_(collections), collected.c.image_id.in_(part)
+            connection.execute(sa.delete(collected).where(*of_images))
             connection.execute(sa.delete(image).where(image.c.id.in_(part)))
         for source_id, number in gone.items():
             add_to_source(connection, source_id, -number)
@@ -337,16 +336,6 @@ def add_to_source(connection: sa.Connection, source_id: int, number: int) -> Non
     source = tables.source
     statement = sa.update(source).where(source.c.id == source_id)
     connection.execute(statement.values(images=source.c.images + number))
-
-
-def set_attributes(
-    connection: sa.Connection, attributes: Mapping[int, Mapping[str, Json] | None]
-) -> None:
-    """Puts attributes of images, by id, in place of those that are known."""
-    rows = [{"image_id": id_, "new": values or None} for id_, values in attributes.items()]
-    image = tables.image
-    statement = sa.update(image).where(image.c.id == sa.bindparam("image_id"))
-    connection.execute(statement.values(attributes=sa.bindparam("new")), rows)
 
 
 def set_status(connection: sa.Connection, image_ids: Sequence[int], status: str) -> None:

@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ import numpy as np
 from vistadex.assembling import AT_A_TIME, Assembler, is_nominal, scaled
 from vistadex.catalog import Catalog, IndexedImage, choosing
 from vistadex.catalog.hashes import NEAR_DISTANCE
+from vistadex.catalog.runs import Recorder
 from vistadex.datasets.delivering import empty_bucket, local_path, move, upload
 from vistadex.datasets.grouping import alike_apart, grouped
 from vistadex.datasets.layouts import open_layout, restricted
@@ -31,12 +32,24 @@ from vistadex.sources import Target
 from vistadex.splitting import SPLITS, Labels, read_shares
 from vistadex.splitting import split as split_images
 
-__all__ = ["NEAR_DUPLICATE", "DatasetSummary", "build_dataset", "class_list"]
+__all__ = [
+    "NEAR_DUPLICATE",
+    "DatasetPlan",
+    "DatasetSummary",
+    "build_dataset",
+    "class_list",
+    "id_list",
+    "plan_dataset",
+]
 
 NEAR_DUPLICATE = "near-duplicate"
 """Groups by likeness alone, which are kept together whatever else images are grouped by."""
 ADDRESSES = "pictures.csv"
 """Where a set without pictures says where they are."""
+MOST_SUBJECT = 500
+"""Characters that say what a run makes."""
+MOST_TO_DRAW_FROM = 50_000
+"""Images of all classes from which plan_dataset() draws as build_dataset() does."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -81,6 +94,19 @@ class DatasetSummary:
     seconds: float = 0.0
 
 
+@dataclass(slots=True)
+class DatasetPlan:
+    """What a data set would hold."""
+
+    available: dict[str, int]
+    """Images of each class to draw from."""
+    summary: DatasetSummary
+    """Counts, splits and missing as they would be."""
+    exact: bool = False
+    """Whether images were drawn and split as for the set; unreadable ones are not known yet. Else
+    each class is counted by itself, and images with several are counted several times."""
+
+
 def build_dataset(
     out: str | Path,
     *,
@@ -90,6 +116,7 @@ def build_dataset(
     seed: int = 0,
     format: str = "coco",
     query: str = "",
+    ids: Sequence[int] | None = None,
     group_by: str | None = None,
     stratify: bool = False,
     pictures: str = "copy",
@@ -114,6 +141,7 @@ def build_dataset(
         seed: another one gives another set.
         format: coco, voc, yolo, open-images, imagefolder or automl-csv.
         query: only images that this finds; see vistadex.grammar.
+        ids: only these images, by id; None: all.
         group_by: attribute whose images of one value stay in one split; NEAR_DUPLICATE for none.
         stratify: give each split its share of every class too.
         pictures: copy, link, or reference: only their addresses.
@@ -133,6 +161,9 @@ def build_dataset(
     with ExitStack() as stack:
         if store is not catalog:
             stack.callback(store.close)
+        subject = f"{per_class:,} of each of {', '.join(classes)} as {format}"[:MOST_SUBJECT]
+        recorder = Recorder(store, "dataset", subject, progress or Silent())
+        stack.enter_context(recorder)
         place = local_path(out)
         target = _target(str(out), place, pictures)
         problems = stack.enter_context(Problems(report))
@@ -141,9 +172,9 @@ def build_dataset(
             gathering = GATHERINGS[pictures](folder / "gathered")
             reads = gathering.reads
             assembler = Assembler(store, format, model, min_score, sizes_follow=reads)
-            picking = Picking(assembler, layout, gathering, problems, progress or Silent())
+            picking = Picking(assembler, layout, gathering, problems, recorder)
             build = _Build(picking, classes, per_class, seed, read_shares(split))
-            build.choose(query, None if group_by == NEAR_DUPLICATE else group_by)
+            build.choose(query, None if group_by == NEAR_DUPLICATE else group_by, ids)
             build.divide(max_distance, stratify)
             build.write(folder / "set", None if target is None else str(out).rstrip("/"))
             if target is not None:
@@ -152,13 +183,65 @@ def build_dataset(
                 move(folder / "set", place)
         except OSError as error:
             raise FormatError(f"{out}: can't be written: {error.strerror or error}") from error
-    summary = build.summary
-    summary.path, summary.losses = str(out), layout.losses
-    summary.problems = dict(problems.counts.most_common())
-    summary.first_problems = [str(one) for one in problems.first]
-    summary.report = str(report) if report is not None and problems.counts else None
-    summary.seconds = time.monotonic() - started
+        summary = build.summary
+        summary.path, summary.losses = str(out), layout.losses
+        summary.problems = dict(problems.counts.most_common())
+        summary.first_problems = [str(one) for one in problems.first]
+        summary.report = str(report) if report is not None and problems.counts else None
+        summary.seconds = time.monotonic() - started
+        recorder.summary = asdict(summary)
     return summary
+
+
+def plan_dataset(
+    catalog: Catalog,
+    *,
+    classes: Sequence[str],
+    per_class: int,
+    split: str = "80/10/10",
+    seed: int = 0,
+    format: str = "coco",
+    query: str = "",
+    ids: Sequence[int] | None = None,
+    group_by: str | None = None,
+    stratify: bool = False,
+    pictures: str = "copy",
+    model: str = "human",
+    min_score: float = 0.0,
+    most: int = 1000,
+) -> DatasetPlan:
+    """What build_dataset() would write, counted without reading a picture.
+
+    Args:
+        most: images to choose for an exact count; of more, each class is counted by itself.
+        the others: as of build_dataset().
+    Raises: UsageError, QueryError or FormatError, as build_dataset() would.
+    """
+    layout, shares = open_layout(format), read_shares(split)
+    _check(classes, per_class, min_score, NEAR_DISTANCE, pictures)
+    reads = pictures != "reference"
+    assembler = Assembler(catalog, format, model, min_score, sizes_follow=reads)
+    gathering = GATHERINGS["reference"](Path())
+    picking = Picking(assembler, layout, gathering, Problems(None), Silent())
+    build = _Build(picking, classes, per_class, seed, shares)
+    available = picking.available(build.classes, query, ids)
+    plan = DatasetPlan(dict(zip(build.classes, available, strict=True)), build.summary)
+    wanted = [min(per_class, number) for number in available]
+    if not any(wanted):
+        return plan
+    if sum(wanted) <= most and sum(available) <= MOST_TO_DRAW_FROM:
+        build.choose(query, None if group_by == NEAR_DUPLICATE else group_by, ids)
+        build.divide(NEAR_DISTANCE, stratify)
+        plan.exact = True
+        return plan
+    plan.summary.splits = dict.fromkeys(SPLITS[: len(shares)], 0)
+    for name, number in zip(build.classes, wanted, strict=True):
+        build.summary.counts[name] = {
+            one: round(number * share) for one, share in zip(SPLITS, shares, strict=False)
+        }
+        if number < per_class:
+            build.summary.missing[name] = per_class - number
+    return plan
 
 
 def class_list(text: str) -> list[str]:
@@ -171,6 +254,17 @@ def class_list(text: str) -> list[str]:
     except csv.Error as error:
         raise UsageError(f"classes {text!r}: {error}; expected names, as Apple,Boat") from error
     return [name.strip() for name in names]
+
+
+def id_list(text: str) -> list[int]:
+    """The ids that a text such as `3,14,15` names.
+
+    Raises: UsageError.
+    """
+    try:
+        return [int(one) for one in text.split(",")]
+    except ValueError as error:
+        raise UsageError(f"ids {text!r}: expected numbers, as 3,14,15") from error
 
 
 def _check(
@@ -235,13 +329,13 @@ class _Build:
         """Where pictures are, below the set."""
         self.summary = DatasetSummary()
 
-    def choose(self, query: str, group_by: str | None) -> None:
+    def choose(self, query: str, group_by: str | None, ids: Sequence[int] | None) -> None:
         """Chooses the images.
 
         Raises: FormatError where there are none; UsageError where none has what to group by.
         """
         picking = self.picking
-        self.picked = picking.run(self.classes, self.per_class, self.seed, query, group_by)
+        self.picked = picking.run(self.classes, self.per_class, self.seed, query, group_by, ids)
         if not self.picked:
             counts = picking.problems.counts.items()
             why = ", ".join(f"{number} {kind}" for kind, number in counts)

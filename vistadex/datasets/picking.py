@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from vistadex.assembling import Assembler, Refusal, note
-from vistadex.catalog import IndexedImage, choosing
+from vistadex.catalog import Connection, IndexedImage, choosing
 from vistadex.datasets.layouts import Layout, labels, restricted
 from vistadex.datasets.pictures import Gathering, Looks
 from vistadex.errors import FormatError, SourceError
@@ -75,7 +75,13 @@ class Picking:
         """Names of attributes that images have."""
 
     def run(
-        self, classes: Sequence[str], per_class: int, seed: int, query: str, group_by: str | None
+        self,
+        classes: Sequence[str],
+        per_class: int,
+        seed: int,
+        query: str,
+        group_by: str | None,
+        ids: Sequence[int] | None = None,
     ) -> list[Picked]:
         """The images, by name.
 
@@ -83,9 +89,10 @@ class Picking:
             classes: as the catalog writes them.
             query: only images that this finds; "" for all.
             group_by: the attribute whose value goes into Picked.group.
+            ids: only these images; None: all.
         Raises: QueryError; SourceError where hardly a picture can be read.
         """
-        self._find(classes, seed, query)
+        self._find(classes, seed, query, ids)
         while True:
             chosen = choose(self.ranks, self.members, per_class)
             wanted = np.unique(np.concatenate([np.zeros(0, np.int64), *chosen]))
@@ -101,17 +108,37 @@ class Picking:
         kept = set(wanted.tolist())
         return _named([one for at, one in self.picked.items() if at in kept])
 
-    def _find(self, classes: Sequence[str], seed: int, query: str) -> None:
-        """Learns which images have each class, and where chance puts them."""
+    def available(self, classes: Sequence[str], query: str, ids: Sequence[int] | None) -> list[int]:
+        """How many images of each class there are to choose from, gone ones included."""
+        with self.assembler.catalog.reading() as connection:
+            return [len(some) for some in self._with(connection, classes, query, ids)]
+
+    def _with(
+        self,
+        connection: Connection,
+        classes: Sequence[str],
+        query: str,
+        ids: Sequence[int] | None,
+    ) -> list[IntArray]:
+        """For each class the rising ids of its images."""
         tasks = self.assembler.analyzer_ids("detector")
         if self.layout.holds != "boxes":
             tasks += self.assembler.analyzer_ids("classifier")
         min_score = stored_score(self.assembler.min_score)
+        some = [choosing.with_class(connection, name, tasks, min_score) for name in classes]
+        if query:
+            found = choosing.found_by(connection, query)
+            some = [np.intersect1d(one, found, assume_unique=True) for one in some]
+        if ids is not None:
+            some = [np.intersect1d(one, np.array(ids, np.int64)) for one in some]
+        return some
+
+    def _find(
+        self, classes: Sequence[str], seed: int, query: str, ids: Sequence[int] | None
+    ) -> None:
+        """Learns which images have each class, and where chance puts them."""
         with self.assembler.catalog.reading() as connection:
-            some = [choosing.with_class(connection, name, tasks, min_score) for name in classes]
-            if query:
-                found = choosing.found_by(connection, query)
-                some = [np.intersect1d(one, found, assume_unique=True) for one in some]
+            some = self._with(connection, classes, query, ids)
             every = np.unique(np.concatenate(some))
             known: list[int] = []
 
@@ -121,9 +148,9 @@ class Picking:
                     yield source, key
 
             unordered = ranks(names(), seed)
-        ids = np.array(known, np.int64)
-        order = np.argsort(ids)
-        self.ids, self.ranks = ids[order], unordered[order]
+        unsorted = np.array(known, np.int64)
+        order = np.argsort(unsorted)
+        self.ids, self.ranks = unsorted[order], unordered[order]
         kept = [one[np.isin(one, self.ids, assume_unique=True)] for one in some]
         self.members = [np.searchsorted(self.ids, one) for one in kept]
 

@@ -20,6 +20,8 @@ Kind: TypeAlias = Literal["labels", "boxes", "relations"]
 KINDS: tuple[Kind, ...] = ("labels", "boxes", "relations")
 UNKNOWN = -(1 << 31)
 """A corner of a box that nobody has drawn."""
+NO_SET = -1
+"""In place of the position of a set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,11 @@ class ImageColumns:
     order: NDArray[np.uint64]
     """(N,) numbers that rise as the keys do; equal ones may stand for different keys."""
     attributes: Sequence[str | None]
-    """(N,) JSON objects in compact form."""
+    """(N,) JSON objects in compact form: what is said of each image alone."""
+    sets: Sequence[str]
+    """JSON objects that many images share: what else is said, with other names."""
+    set_of: NDArray[np.int32]
+    """(N,) positions in sets; NO_SET: nothing else."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from vistadex.formats import open_images_damage as wrong
 from vistadex.formats.columns import (
+    NO_SET,
     UNKNOWN,
     BoxColumns,
     Columns,
@@ -153,7 +154,7 @@ class OpenImagesColumns:
                     columns_ = {name: one.filter(chosen) for name, one in columns_.items()}
                 order = self._ids.add(columns_[IMAGE_ID])
                 keys = _file_names(columns_[IMAGE_ID])
-                yield ImageColumns(keys, order, _attributes(columns_, split))
+                yield ImageColumns(keys, order, *_described(columns_, split))
         self._ids.finish()
 
     def _image_columns(self, path: str, split: str, problems: Problems) -> dict[str, Type]:
@@ -441,6 +442,27 @@ _PLAIN = r'^[^"\\\x00-\x1f]*$'
 _WHOLE_NUMBER = "^(0|[1-9][0-9]{0,17}|)$"
 _FEW = ("Subset", "License", "Rotation")
 """Columns with few different values."""
+MOST_SETS = 1000
+"""Combinations of their values in a block; where there are more, each image has its own."""
+
+
+def _described(
+    columns: Mapping[str, pa.Array], split: str
+) -> tuple[list[str | None], list[str], NDArray[np.int32]]:
+    """What is said of images beside their ids, as ImageColumns has it."""
+    shared = {n: one for n, one in columns.items() if isinstance(one, pa.DictionaryArray)}
+    if split:
+        shared.pop(SUBSET, None)
+    code = np.zeros(len(columns[IMAGE_ID]), np.int64)
+    for one in shared.values():
+        code = code * len(one.dictionary) + one.indices.to_numpy(zero_copy_only=False)
+    _, first, set_of = np.unique(code, return_index=True, return_inverse=True)
+    if len(first) > MOST_SETS:
+        return _attributes(columns, split), [], np.full(len(code), NO_SET, np.int32)
+    sets = [_json({n: one[row].as_py() for n, one in shared.items()}, split) for row in first]
+    own = {n: one for n, one in columns.items() if not isinstance(one, pa.DictionaryArray)}
+    numbers = np.array([NO_SET if one == "{}" else i for i, one in enumerate(sets)], np.int32)
+    return _attributes(own, ""), sets, numbers[set_of]
 
 
 def _attributes(columns: Mapping[str, pa.Array], split: str) -> list[str | None]:

@@ -236,14 +236,15 @@ def try_out(file: ModelFile, place: str) -> None:
     load_once(file, place).analyze([gray])
 
 
-def load_once(file: ModelFile, place: str) -> Model:
-    """The model on the CPU with a session of its own, which ends with it.
+def load_once(file: ModelFile, place: str, options: RunOptions | None = None) -> Model:
+    """The model with a session of its own, which ends with it; on the CPU without options.
 
     Args:
         place: how errors call the file.
     Raises: ModelError if the file is no model.
     """
-    return analyzer(file, device="cpu")._build(place, shared=False)
+    chosen = RunOptions(device="cpu") if options is None else options
+    return ModelAnalyzer(file, chosen)._build(place, shared=False)
 
 
 def _choose(file: ModelFile, options: RunOptions) -> runtimes.Choice:

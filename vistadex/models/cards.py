@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast, get_args
 
 from vistadex.errors import ModelError, NotFoundError
+from vistadex.models.evaluations import checked
 from vistadex.models.heads import BY_TASK, HEADS, task_of
 from vistadex.records import TASKS, Json, Task
 
@@ -131,6 +132,8 @@ class ModelCard:
     license: str = ""
     source: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict, hash=False)
+    evaluation: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """How it was judged; see evaluations.py."""
     derived_from: str = ""
     """SHA-256 of the file that this one was made from."""
     derived_with: str = ""
@@ -171,6 +174,7 @@ class ModelCard:
             known["input"] = preprocessing_from_dict(known.get("input"))
             known["classes"] = _texts(known.get("classes", []))
             known["metrics"] = _metrics(known.get("metrics", {}))
+            known["evaluation"] = checked(known.get("evaluation", {}))
             for name in (
                 "name",
                 "task",

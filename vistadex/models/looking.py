@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple, Unpack
+from typing import NamedTuple, Unpack, cast
 
 from vistadex.decoding import decode
 from vistadex.errors import DecodingError, NotFoundError, UsageError
@@ -38,5 +38,5 @@ def look(store: ModelStore, file: Path, image: Path, **said: Unpack[AddOptions])
     except DecodingError as error:
         raise DecodingError(error.reason, f"{image}: {error}") from error
     with store.prepared(file, **said) as ready:
-        result = load_once(ready, str(file)).analyze([picture])[0]
+        result = cast("Result", load_once(ready, str(file)).analyze([picture])[0])
     return Look(ready.card, picture, result)

@@ -98,6 +98,13 @@ class Source(ABC):
         content = self.read(key)
         return ImageEntry(key, len(content.data), content.version)
 
+    def only_public(self) -> None:
+        """From now on no web address that is read lies in a private network.
+
+        For addresses that come from metadata; most sources read none.
+        """
+        return
+
     def image_uri(self, key: str) -> str:
         """What users see and can open: the path or address of one image."""
         return image_address(self.uri, key)

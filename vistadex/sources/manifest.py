@@ -80,6 +80,10 @@ class ManifestSource(Source):
         source, name = self._places.locate(key)
         return replace(source.stat(name), key=key, version=NO_VERSION)
 
+    def only_public(self) -> None:
+        """See Source."""
+        self._places = Places(local=is_local(self._address), public_only=True)
+
     def _spooled(self) -> Spool:
         """All rows, to be given back by key.
 

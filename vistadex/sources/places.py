@@ -112,9 +112,12 @@ def _below(folder: str, name: str) -> str:
 class Places:
     """Reads by whole address: opens the source before the name, and keeps it open for the next."""
 
-    def __init__(self, *, local: bool) -> None:
-        """With local=False, addresses of files of this machine are refused."""
+    def __init__(self, *, local: bool, public_only: bool = False) -> None:
+        """With local=False, addresses of files of this machine are refused; with public_only those
+        of web servers in private networks, see downloads.fetch.
+        """
         self._local = local
+        self._public_only = public_only
         self._lock = threading.Lock()
         self._open: OrderedDict[str, Source] = OrderedDict()
 
@@ -134,6 +137,8 @@ class Places:
     def _source(self, uri: str) -> Source:
         with self._lock:
             source = self._open.get(uri) or open_source(uri)
+            if self._public_only:
+                source.only_public()
             self._open[uri] = source
             self._open.move_to_end(uri)
             if len(self._open) > OPEN_SOURCES:

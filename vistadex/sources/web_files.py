@@ -12,6 +12,9 @@ from vistadex.records import ImageEntry
 from vistadex.sources.contract import CHUNK_BYTES, Content, Source
 from vistadex.sources.retrying import with_retries
 
+MAX_PUBLIC_BYTES = 128 << 20
+"""Of a file whose address others may have chosen."""
+
 
 class WebSource(Source):
     """What lies below `https://host/folder`; a key is the rest of an address, query included."""
@@ -22,6 +25,11 @@ class WebSource(Source):
         """An address of http or https; nothing is asked of the server."""
         scheme, _, rest = uri.partition("://")
         self.uri = f"{scheme.lower()}://{rest}".rstrip("/")
+        self._public_only = False
+
+    def only_public(self) -> None:
+        """See Source."""
+        self._public_only = True
 
     def pages(self, after: str | None = None) -> Iterator[list[ImageEntry]]:
         """Raises: SourceError, as web servers do not say what they have."""
@@ -42,7 +50,10 @@ class WebSource(Source):
         """See Source; asks the server for no more than these bytes."""
         from vistadex.downloads import fetch
 
-        return fetch(self._url(key), start=start, stop=stop).data if stop > start else b""
+        if stop <= start:
+            return b""
+        url = self._url(key)
+        return fetch(url, start=start, stop=stop, public_only=self._public_only).data
 
     def chunks(self, key: str) -> Iterator[bytes]:
         """See Source; by way of a temporary file, so that what breaks off is gone on with."""
@@ -51,7 +62,7 @@ class WebSource(Source):
         url = self._url(key)
         with TemporaryDirectory() as folder:
             file = Path(folder, "file")
-            with_retries(lambda: download(url, file))
+            with_retries(lambda: download(url, file, public_only=self._public_only))
             with file.open("rb") as opened:
                 while chunk := opened.read(CHUNK_BYTES):
                     yield chunk
@@ -60,13 +71,16 @@ class WebSource(Source):
         """See Source; the size is None and the version empty where the server does not say them."""
         from vistadex.downloads import head
 
-        answer = head(self._url(key))
+        answer = head(self._url(key), public_only=self._public_only)
         return ImageEntry(key, answer.size_bytes, answer.version)
 
     def _fetched(self, key: str, max_bytes: int | None) -> Content:
         from vistadex.downloads import fetch
 
-        answer = fetch(self._url(key), max_bytes=max_bytes)
+        url = self._url(key)
+        if self._public_only:
+            max_bytes = min(max_bytes or MAX_PUBLIC_BYTES, MAX_PUBLIC_BYTES)
+        answer = fetch(url, max_bytes=max_bytes, public_only=self._public_only)
         return Content(answer.data, answer.version or str(len(answer.data)))
 
     def _url(self, key: str) -> str:

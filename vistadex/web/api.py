@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Annotated, Literal
 
 from fastapi import Depends, Path, Query, Request
@@ -9,9 +10,13 @@ from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
 
 from vistadex import jsonable
-from vistadex.catalog import Catalog
+from vistadex.catalog import Catalog, ClassCount, PredicateCount
+from vistadex.catalog.query_facets import FIRST
+from vistadex.errors import CatalogError
 from vistadex.records import FAILURE_REASONS
-from vistadex.web.totals import Totals
+from vistadex.web.completing import Completing
+
+log = logging.getLogger(__name__)
 
 MAX_ID = 2**63 - 1
 MAX_LIMIT = 1000
@@ -19,24 +24,24 @@ USUAL_LIMIT = 60
 MAX_TEXT = 2000
 
 
-def _catalog(request: Request) -> Catalog:
+async def _catalog(request: Request) -> Catalog:  # async: needs no thread
     catalog: Catalog = request.app.state.catalog
     return catalog
 
 
-def _totals(request: Request) -> Totals:
-    totals: Totals = request.app.state.totals
-    return totals
+async def _names(request: Request) -> Completing[ClassCount]:
+    names: Completing[ClassCount] = request.app.state.class_names
+    return names
 
 
 TheCatalog = Annotated[Catalog, Depends(_catalog)]
-TheTotals = Annotated[Totals, Depends(_totals)]
+TheNames = Annotated[Completing[ClassCount], Depends(_names)]
 ImageId = Annotated[int, Path(ge=1, le=MAX_ID, description="the image's id in the catalog")]
 Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="how many on a page")]
 
 
-class Asked(BaseModel):
-    """What a search asks for: the state that the search page's URL carries."""
+class Sought(BaseModel):
+    """Which images are meant: all that these find together."""
 
     q: Annotated[
         str, Field(max_length=MAX_TEXT, description="e.g. dog & frisbee, or car>=3 -person")
@@ -51,6 +56,32 @@ class Asked(BaseModel):
         str,
         Field(max_length=255, description="only what this model found: name or SHA-256 prefix"),
     ] = ""
+
+
+class FacetsAsked(Sought):
+    """Of which images facets are wanted, and how many of them."""
+
+    limit: Annotated[
+        int, Field(ge=1, le=MAX_LIMIT, description="how many classes and predicates")
+    ] = FIRST
+
+
+class Listed(Sought):
+    """Which images are listed: those of a query, or these."""
+
+    ids: Annotated[
+        str,
+        Field(
+            max_length=8 * MAX_TEXT,
+            pattern="^([0-9]{1,18}(,[0-9]{1,18})*)?$",
+            description="ids with commas between them, in place of a query",
+        ),
+    ] = ""
+
+
+class Asked(Sought):
+    """What a search asks for: the state that the search page's URL carries."""
+
     after: Annotated[
         str,
         Field(
@@ -61,7 +92,31 @@ class Asked(BaseModel):
     limit: Annotated[int, Field(ge=1, le=MAX_LIMIT, description="how many on a page")] = USUAL_LIMIT
 
 
+class Shown(Asked):
+    """What the search page shows beside the result."""
+
+    facets: bool = False
+    """Facets as a part of the page; else a script fetches them."""
+
+
+TheShown = Annotated[Shown, Query()]
+TheList = Annotated[Listed, Query()]
+TheFacets = Annotated[FacetsAsked, Query()]
 TheSearch = Annotated[Asked, Query()]
+
+
+class Choice(TypedDict):
+    """A class or a predicate that letters may become, and how many images have it."""
+
+    name: str
+    kind: Literal["class", "predicate"]
+    images: int
+
+
+class Choices(TypedDict):
+    """What letters may become, the likeliest first."""
+
+    choices: list[Choice]
 
 
 class Health(TypedDict):
@@ -89,34 +144,64 @@ def search(catalog: TheCatalog, asked: TheSearch) -> jsonable.SearchPage:
     return jsonable.search_page(page, total)
 
 
-def image(catalog: TheCatalog, id: ImageId) -> jsonable.Image:
-    """One image with its classes and boxes."""
-    return jsonable.image(catalog.image(id))
-
-
-def classes(
-    catalog: TheCatalog,
-    prefix: Annotated[
-        str, Query(max_length=255, description="only classes with a word that begins so")
-    ] = "",
-    limit: Limit = 100,
-    offset: Annotated[int, Query(ge=0, le=10**9, description="how many to pass over")] = 0,
-) -> jsonable.ClassList:
-    """Classes of the collection, most images first; whole names that begin so before others."""
-    found = catalog.classes()
-    if wanted := prefix.strip().casefold():
-        names = [(one, one.class_name.casefold()) for one in found]
-        at_start = [one for one, name in names if name.startswith(wanted)]
-        inside = [
-            one for one, name in names if f" {wanted}" in name and not name.startswith(wanted)
+def facets(catalog: TheCatalog, asked: TheFacets) -> jsonable.Facets:
+    """What is in all images of a query: classes and predicates, most first, and histograms."""
+    found = catalog.facets(
+        asked.q,
+        min_score=asked.min_score,
+        source=asked.source or None,
+        model=asked.model or None,
+        limit=asked.limit,
+    )
+    shown = jsonable.facets(found)
+    if asked == FacetsAsked(limit=asked.limit):  # also of images that failed but have annotations
+        shown["classes"] = [
+            {"class": one.class_name, "images": one.images}
+            for one in catalog.classes()[: asked.limit]
         ]
-        found = at_start + inside
-    return jsonable.class_list(found[offset : offset + limit], len(found))
+        shown["predicates"] = [
+            {"predicate": one.predicate, "images": one.images}
+            for one in catalog.predicates()[: asked.limit]
+        ]
+    return shown
+
+
+def complete(
+    catalog: TheCatalog,
+    names: TheNames,
+    prefix: Annotated[str, Query(max_length=255, description="how a word of the name begins")],
+    kind: Annotated[
+        Literal["", "class", "predicate"], Query(description="only these; empty: both")
+    ] = "",
+    limit: Limit = 8,
+) -> Choices:
+    """Classes and predicates that letters may become; whole names that begin so before others."""
+    choices: list[Choice] = []
+    if kind != "predicate":
+        classes = names.beginning(prefix, catalog.classes(), limit)
+        choices = [
+            {"name": one.class_name, "kind": "class", "images": one.images} for one in classes
+        ]
+    if kind != "class":
+        most = max(limit - len(choices), 2)
+        few = Completing[PredicateCount](lambda one: one.predicate)
+        predicates = few.beginning(prefix, catalog.predicates(), most)
+        found: list[Choice] = [
+            {"name": one.predicate, "kind": "predicate", "images": one.images} for one in predicates
+        ]
+        choices = choices[: limit - len(found)] + found
+    return {"choices": choices}
+
+
+def image(catalog: TheCatalog, id: ImageId) -> jsonable.Image:
+    """One image with its classes, boxes and collections."""
+    found = jsonable.image(catalog.image(id))
+    found["collections"] = catalog.collections_of(id)
+    return found
 
 
 def errors(
     catalog: TheCatalog,
-    totals: TheTotals,
     reason: Annotated[
         str, Query(max_length=255, description=f"one of {', '.join(FAILURE_REASONS)}")
     ] = "",
@@ -126,15 +211,19 @@ def errors(
     """Bad images and why they are, by rising id."""
     found = catalog.errors(reason=reason or None, limit=limit + 1, after=after)
     following = found[limit - 1].id if len(found) > limit else None
-    return jsonable.error_list(found[:limit], totals.get().failures, following)
+    return jsonable.error_list(found[:limit], catalog.stats().failures, following)
 
 
-def stats(totals: TheTotals) -> jsonable.Stats:
+def stats(catalog: TheCatalog) -> jsonable.Stats:
     """What is in the catalog: images, sources, models, failures."""
-    return jsonable.stats(totals.get())
+    return jsonable.stats(catalog.stats())
 
 
 def health(catalog: TheCatalog) -> Health:
-    """Whether the catalog can be read."""
-    catalog.search(limit=1)
+    """Whether the catalog can be read; why it can't is in the log, as anyone may ask."""
+    try:
+        catalog.search(limit=1)
+    except CatalogError as error:
+        log.error("/health: %s", error)
+        raise CatalogError("the catalog can't be read; the server's log says why") from error
     return {"status": "ok"}

@@ -1,51 +1,99 @@
-"""The web application: every route on one screen, and the server that runs it."""
+"""The web application: every route on one screen."""
 
 from __future__ import annotations
 
-import errno
-import socket
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import uvicorn
 from fastapi import FastAPI
 from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
 
-from vistadex.catalog import Catalog
-from vistadex.errors import UsageError
-from vistadex.web import api, pages, pictures, problems
+from vistadex.catalog import Catalog, ClassCount
+from vistadex.web import (
+    api,
+    asking,
+    building,
+    classes,
+    collecting,
+    drawn,
+    exif,
+    installed,
+    metrics,
+    pages,
+    pictures,
+    problems,
+    relations,
+    runs,
+    saying,
+    signing_in,
+    similar,
+    spreadsheet,
+    working,
+)
+from vistadex.web.access import NO_KEYS, Access, Keys
+from vistadex.web.aside import aside
+from vistadex.web.askable import Askable
 from vistadex.web.cache import Cache
+from vistadex.web.completing import Completing
 from vistadex.web.guard import LOCAL_HOSTS, Guard
-from vistadex.web.totals import Totals
-
-EVERYWHERE = frozenset({"0.0.0.0", "::"})
-"""Bound to one of these, the server is meant to be reached by any name."""
+from vistadex.web.jobs import Jobs
+from vistadex.web.limits import Limits
+from vistadex.web.metrics import Counting, Metrics
 
 
 def create_app(
-    catalog: Catalog, cache_folder: Path, *, hosts: Collection[str] | None = LOCAL_HOSTS
+    catalog: Catalog,
+    cache_folder: Path,
+    *,
+    hosts: Collection[str] | None = LOCAL_HOSTS,
+    keys: Keys = NO_KEYS,
+    read_only: bool = False,
+    allow_private_addresses: bool = False,
+    askable: Askable | None = None,
+    counted: Metrics | None = None,
+    export_to: Collection[str] = (),
 ) -> FastAPI:
     """The application over a catalog.
 
     Args:
         cache_folder: where thumbnails are kept; may be emptied at any time.
         hosts: names under which it answers; None for any.
+        keys: what opens it; without any it is open to all who can reach it.
+        read_only: whether every request that would change something is refused.
+        allow_private_addresses: whether pictures are also fetched from private networks where
+            imported metadata names an address there.
+        askable: what visitors may ask about pictures that they send; closed with the app. Not
+            given: the models of the store.
+        counted: where requests are counted; its own if not given.
+        export_to: buckets and folders into which visitors may have data sets written.
     Raises: UsageError if the cache folder can't be made or a setting can't be read.
     """
-    shown = pictures.Pictures(catalog, Cache(cache_folder))
+    counted = counted or Metrics()
+    askable = askable or Askable()
+    shown = pictures.Pictures(
+        catalog, Cache(cache_folder), counted, public_only=not allow_private_addresses
+    )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         shown.close()
+        askable.close()
 
     app = FastAPI(title="Vistadex", version="1", docs_url=None, redoc_url=None, lifespan=lifespan)
     app.state.catalog = catalog
     app.state.pictures = shown
-    app.state.totals = Totals(catalog)
+    app.state.class_names = Completing[ClassCount](lambda one: one.class_name)
+    app.state.keys = keys
+    app.state.read_only = read_only
+    app.state.metrics = counted
+    app.state.askable = askable
+    app.state.jobs = Jobs(catalog, cache_folder)
+    app.state.export_to = tuple(export_to)
+    uploads: set[str] = set()
 
     def page(path: str, function: Callable[..., Any]) -> None:
         app.add_api_route(path, function, response_class=HTMLResponse, include_in_schema=False)
@@ -53,74 +101,98 @@ def create_app(
     def json(path: str, function: Callable[..., Any], *statuses: int) -> None:
         app.add_api_route(path, function, responses=problems.documented(*statuses))
 
+    def change(path: str, function: Callable[..., Any], answer: type, *statuses: int) -> None:
+        """A POST of a form that changes something, which access.py protects."""
+        documented = problems.documented(400, 403, *statuses)
+        app.add_api_route(
+            path, function, methods=["POST"], response_model=answer, responses=documented
+        )
+
     def picture(path: str, function: Callable[..., Any]) -> None:
         app.add_api_route(path, function, **pictures.DOCUMENTED)
 
+    def upload(path: str, function: Callable[..., Any], **options: Any) -> None:
+        """A route that takes files and answers a question about them: the one kind of request that
+        may be large, and the one POST that --read-only allows, as it changes nothing.
+        """
+        uploads.add(path)
+        app.add_api_route(path, function, methods=["POST"], **options)
+
     page("/", pages.search)
+    page("/facets", aside(pages.facets))
     page("/image/{id}", pages.image)
+    page("/image/{id}/exif", pages.exif)
     page("/classes", pages.classes)
+    page("/classes/about", pages.about_class)
+    page("/relations", pages.relations)
     page("/errors", pages.errors)
+    page("/collections", collecting.page)
+    page("/similar", pages.similar_start)
+    page("/similar/{id}", pages.similar)
+    upload("/similar", pages.similar_to_upload, include_in_schema=False)
+    page("/ask", pages.ask_start)
+    upload("/ask", pages.ask, include_in_schema=False)
+    page("/runs", working.list_runs)
+    page("/runs/{id}", working.run)
+    page("/models", working.models)
+    page("/models/{name}", working.model)
+    page("/datasets", working.datasets)
     page("/docs", pages.docs)
     picture("/picture/{id}", pictures.original)
     picture("/thumbnail/{id}", pictures.thumbnail)
+    app.add_api_route("/picture/{id}/drawn", drawn.drawn, **drawn.DOCUMENTED)
     json("/api/v1/search", api.search, 400)
+    json("/api/v1/facets", aside(api.facets), 400)
+    json("/api/v1/complete", api.complete, 400)
+    app.add_api_route(
+        "/api/v1/search.csv", spreadsheet.search_csv, responses=spreadsheet.DOCUMENTED
+    )
     json("/api/v1/images/{id}", api.image, 400, 404)
-    json("/api/v1/classes", api.classes, 400)
+    json("/api/v1/images/{id}/origins", saying.origins, 400, 404)
+    json("/api/v1/images/{id}/exif", exif.exif, 400, 404, 415, 502)
+    json("/api/v1/images/{id}/similar", similar.similar, 400, 404, 415, 502)
+    upload(
+        "/api/v1/similar",
+        similar.similar_to_upload,
+        responses=problems.documented(400, 404, 408, 413, 415, 503),
+        openapi_extra=similar.DOCUMENTED,
+    )
+    for path, function in asking.ROUTES.items():
+        upload(path, function, **asking.DOCUMENTED)
+    json("/api/v1/classes", classes.classes, 400)
+    json("/api/v1/classes/about", classes.about, 400, 404)
+    json("/api/v1/relations", relations.relations, 400)
+    json("/api/v1/predicates", relations.predicates)
     json("/api/v1/errors", api.errors, 400)
+    json("/api/v1/collections", collecting.collections)
+    app.add_api_route("/api/v1/collections", collecting.collect, **collecting.COLLECT)
+    app.add_api_route("/api/v1/collections/{id}/rename", collecting.rename, **collecting.RENAME)
+    app.add_api_route(
+        "/api/v1/collections/{id}/remove", collecting.remove, **collecting.REMOVE_BY_FORM
+    )
+    app.add_api_route("/api/v1/collections/{id}", collecting.remove, **collecting.REMOVE)
     json("/api/v1/stats", api.stats)
+    json("/api/v1/runs", runs.list_runs, 400)
+    change("/api/v1/runs", runs.start_index, runs.Run, 404, 409)
+    json("/api/v1/runs/{id}", runs.run, 400, 404)
+    app.add_api_route("/api/v1/runs/{id}/events", runs.events, **runs.DOCUMENTED)
+    change("/api/v1/runs/{id}/stop", runs.stop, runs.Run, 404)
+    json("/api/v1/models", installed.models)
+    json("/api/v1/datasets/plan", building.plan, 400)
+    change("/api/v1/datasets", building.build, runs.Run, 404, 409)
+    change("/api/v1/datasets/{name}/remove", building.remove, building.Removed, 404)
+    app.add_api_route("/datasets/{name}.zip", building.download, **building.DOCUMENTED)
     json("/health", api.health)
+    signing_in.add_routes(app)
+    app.add_api_route("/metrics", metrics.metrics, include_in_schema=False)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"))
 
     problems.install(app, pages.problem)
+    # The last one is the outermost.
+    app.add_middleware(Limits, uploads=uploads)
+    app.add_middleware(
+        Access, keys=keys, make_page=pages.problem, read_only=read_only, questions=uploads
+    )
     app.add_middleware(Guard, hosts=hosts)
+    app.add_middleware(Counting, metrics=counted)
     return app
-
-
-def _announce_nothing(url: str) -> None:
-    return
-
-
-def serve(
-    catalog: Catalog,
-    host: str,
-    port: int,
-    cache_folder: Path,
-    announce: Callable[[str], None] = _announce_nothing,
-) -> None:
-    """Answers requests until it is interrupted.
-
-    Args:
-        host: address to bind; 0.0.0.0 or :: for every network, under any name.
-        port: 0 for a free one.
-        announce: called with the URL once the port is bound.
-    Raises: UsageError if host and port can't be bound or the cache folder can't be made.
-    """
-    hosts = None if host in EVERYWHERE else LOCAL_HOSTS | {host.lower()}
-    app = create_app(catalog, cache_folder, hosts=hosts)
-    bound = bind(host, port)
-    shown = f"[{host}]" if ":" in host else host
-    announce(f"http://{shown}:{bound.getsockname()[1]}/")
-    config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
-    uvicorn.Server(config).run(sockets=[bound])
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """A listening socket.
-
-    Raises: UsageError naming place and cure.
-    """
-    place = f"{host}:{port}"
-    if not 0 <= port <= 65535:
-        raise UsageError(f"{place}: a port is from 0 to 65535; give another --port")
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family)
-    except socket.gaierror as error:
-        raise UsageError(f"{place}: unknown host; give an address of this machine") from error
-    except OSError as error:
-        cures = {
-            errno.EADDRINUSE: "in use; give another --port",
-            errno.EACCES: "not permitted; give a --port above 1023",
-            errno.EADDRNOTAVAIL: "no address of this machine; give another --host",
-        }
-        raise UsageError(f"{place}: {cures.get(error.errno or 0, error.strerror)}") from error

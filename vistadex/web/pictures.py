@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 from fastapi import Query, Request
@@ -26,7 +26,9 @@ from vistadex.sources.places import Places
 from vistadex.web import problems
 from vistadex.web.api import ImageId
 from vistadex.web.cache import Cache
+from vistadex.web.metrics import Metrics
 
+T = TypeVar("T")
 THUMBNAIL_HEIGHT = 256
 THUMBNAIL_WIDTH = 1024
 """A panorama is thumbed to this width instead."""
@@ -83,16 +85,22 @@ def picture_tag(uri: str, version: str) -> str:
 class Pictures:
     """Reads pictures of the catalog in threads of its own, at most MAX_DECODES of them at work."""
 
-    def __init__(self, catalog: Catalog, cache: Cache) -> None:
+    def __init__(
+        self, catalog: Catalog, cache: Cache, counted: Metrics, *, public_only: bool = True
+    ) -> None:
+        """With public_only, addresses in imported metadata lead to no private network."""
         self._catalog = catalog
         self._cache = cache
-        self._max_pixels = settings.value("max_pixels", None, int)
+        self._counted = counted
+        self._public_only = public_only
+        self.max_pixels = settings.value("max_pixels", None, int)
         self._max_file_bytes = settings.value("max_file_bytes", None, int)
         self._threads = ThreadPoolExecutor(MAX_READS, "pictures")
-        self._decoding = threading.Semaphore(MAX_DECODES)
+        self.decoding = threading.Semaphore(MAX_DECODES)
+        """Held by whoever decodes a picture."""
         self._lock = threading.Lock()
         self._sources: dict[str, Source] = {}
-        self._places = Places(local=False)
+        self._places = Places(local=False, public_only=public_only)
         self._making: dict[str, Future[Picture]] = {}
 
     def close(self) -> None:
@@ -104,13 +112,24 @@ class Pictures:
     ) -> Response:
         """The answer to a request for a picture; `show` is `original` or `thumbnail`."""
         known = request.headers.get("if-none-match", "")
-        picture = await asyncio.wrap_future(self._threads.submit(show, id, known))
+        picture = await self.in_thread(lambda: show(id, known))
         unchanging = tag == picture.tag
         keep = "private, max-age=31536000, immutable" if unchanging else "private, no-cache"
         headers = {"ETag": f'"{picture.tag}"', "Cache-Control": keep}
         if picture.data is None:
             return Response(None, 304, headers)
         return Response(picture.data, 200, headers, picture.media_type)
+
+    async def in_thread(self, work: Callable[[], T]) -> T:
+        """What `work` returns, done in a thread that reads pictures."""
+        return await asyncio.wrap_future(self._threads.submit(work))
+
+    def content(self, id: int) -> Content:
+        """The file of an image as its source has it.
+
+        Raises: NotFoundError, SourceError; DecodingError where it is not to be read.
+        """
+        return self._read(self._catalog.image(id))
 
     def original(self, id: int, known_tags: str = "") -> Picture:
         """The picture as its source has it, or as JPEG where browsers do not show its format.
@@ -127,10 +146,10 @@ class Pictures:
         media_type = BROWSER_TYPES.get(format_of(content.data) or "")
         if media_type:
             return Picture(content.data, media_type, tag)
-        with self._decoding:
+        with self.decoding:
             decoded = decode(
                 content.data,
-                max_pixels=self._max_pixels,
+                max_pixels=self.max_pixels,
                 allow_truncated=bool(image.warning),
             )
             return Picture(_jpeg(decoded, MAX_SIDE, MAX_SIDE, 92), "image/jpeg", tag)
@@ -148,6 +167,7 @@ class Pictures:
         name = sha256(f"{tag}\0{size}".encode()).hexdigest()
         kept = self._cache.get(name)
         if kept is not None:
+            self._counted.count_thumbnail("cached")
             return Picture(kept, "image/jpeg", tag)
         return self._once(name, lambda: self._make(name, image))
 
@@ -169,18 +189,19 @@ class Pictures:
 
     def _make(self, name: str, image: IndexedImage) -> Picture:
         content = self._read(image)
-        with self._decoding:
+        with self.decoding:
             long, short = _needed(image)
             decoded = decode(
                 content.data,
                 min_long_side=long,
                 min_short_side=short,
-                max_pixels=self._max_pixels,
+                max_pixels=self.max_pixels,
                 allow_truncated=bool(image.warning),
             )
             data = _jpeg(decoded, THUMBNAIL_WIDTH, THUMBNAIL_HEIGHT, 82)
         if content.version == image.version:
             self._cache.put(name, data)
+        self._counted.count_thumbnail("made")
         return Picture(data, "image/jpeg", _tag(image, content.version))
 
     def _read(self, image: IndexedImage) -> Content:
@@ -214,6 +235,8 @@ class Pictures:
             source = self._sources.get(image.source)
         if source is None:
             source = open_source(image.source)
+            if self._public_only:
+                source.only_public()
             with self._lock:
                 source = self._sources.setdefault(image.source, source)
         return source, image.key

@@ -23,10 +23,16 @@ PageMaker = Callable[[Request, int, str, list[str]], Response]
 
 MEANINGS = {
     400: "A parameter or the query can't be read",
-    404: "No such image",
+    403: "Not allowed here: --read-only, or a request from a foreign page",
+    404: "Nothing has this id or name",
+    408: "The bytes came too slowly",
+    409: "As many runs as a page may start are at work",
+    413: "More files or bytes than are taken",
     415: "The bytes are no picture that can be read",
+    429: "A labeler's calls are used up",
     500: "The catalog can't be read, or an error in Vistadex",
     502: "The source does not give the picture",
+    503: "Too many requests at a time; Retry-After says when to come back",
 }
 
 
@@ -71,7 +77,8 @@ def install(app: FastAPI, make_page: PageMaker) -> None:
         request: Request, status: int, kind: str, message: str, suggestions: list[str]
     ) -> Response:
         accepted = request.headers.get("accept", "")
-        if request.url.path.startswith("/api/"):
+        of_a_form = request.method == "POST" and "text/html" in accepted
+        if request.url.path.startswith("/api/") and not of_a_form:
             return answer(status, kind, message, suggestions)
         if "text/html" in accepted:
             return make_page(request, status, message, suggestions)
@@ -82,7 +89,9 @@ def install(app: FastAPI, make_page: PageMaker) -> None:
     def known(request: Request, error: Exception) -> Response:
         assert isinstance(error, VistadexError)
         suggestions = list(getattr(error, "suggestions", ()))
-        return show(request, error.http_status, type(error).__name__, str(error), suggestions)
+        shown = show(request, error.http_status, type(error).__name__, str(error), suggestions)
+        shown.headers.update(getattr(error, "headers", {}))
+        return shown
 
     def invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
@@ -119,6 +128,6 @@ def placeholder(status: int, message: str) -> Response:
         '<g fill="none" stroke="#888" stroke-width="2">'
         '<rect x="216" y="150" width="48" height="36" rx="4"/><path d="M212 192l56-48"/></g>'
         '<text x="240" y="216" fill="#888" font-family="sans-serif" font-size="14" '
-        'text-anchor="middle">not readable</text></svg>'
+        f'text-anchor="middle">{"not at hand" if status == 404 else "not readable"}</text></svg>'
     )
     return Response(svg, status, {"Cache-Control": "no-store"}, "image/svg+xml")

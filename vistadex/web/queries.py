@@ -9,14 +9,14 @@ from typing import TypeVar
 from urllib.parse import urlencode
 
 from vistadex.errors import QueryError
-from vistadex.grammar import Query, Term, parse
-from vistadex.records import SCORE_SCALE
-from vistadex.web.api import USUAL_LIMIT, Asked
+from vistadex.grammar import SIZE_STEPS, Query, Term, parse, with_options
+from vistadex.records import SCORE_SCALE, stored_score
+from vistadex.web.api import USUAL_LIMIT, Asked, Sought
 
 T = TypeVar("T")
 _WORD = r'(?!-|[A-Za-z_][\w.-]*:)[^\s&|"<>]+'
-_PLAIN = re.compile(rf"(?!(?:.* )?score$){_WORD}(?: {_WORD})*")
-"""Behind a last word `score`, a count would be read as a limit."""
+_PLAIN = re.compile(rf"(?!(?:.* )?(?:score|size)$){_WORD}(?: {_WORD})*")
+"""Behind a last word `score` or `size`, a count would be read as a limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,40 @@ class Chip:
 
     label: str
     href: str
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One of the ways in which a search can be done."""
+
+    label: str
+    href: str
+    is_on: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """Ways in which a search can be done, of which one is on."""
+
+    title: str
+    choices: tuple[Choice, ...]
+
+
+def switches(asked: Asked) -> list[Switch]:
+    """All or any of several classes; the best or the newest first."""
+    query = parse(asked.q)
+
+    def choice(label: str, changed: Query) -> Choice:
+        return Choice(label, search_href(asked, q=query_text(changed)), changed == query)
+
+    found = []
+    if len(query.terms) > 1:
+        both = choice("All", replace(query, mode="all")), choice("Any", replace(query, mode="any"))
+        found.append(Switch("", both))
+    if query.terms:
+        best = choice("best", replace(query, newest=False))
+        found.append(Switch("Sort", (best, choice("newest", replace(query, newest=True)))))
+    return found
 
 
 def can_name(name: str) -> bool:
@@ -50,6 +84,14 @@ def query_text(query: Query) -> str:
         rest.append(f'model:"{query.model}"')
     if query.duplicates:
         rest.append(f"duplicate:{query.duplicates}")
+    if query.status:
+        rest.append(f"status:{query.status}")
+    if query.min_size:
+        rest.append(_size_text(query.min_size))
+    if query.newest:
+        rest.append("sort:newest")
+    rest += [f'collection:"{name}"' for name in query.collections]
+    rest += [f'-collection:"{name}"' for name in query.not_in]
     rest += [f'{name}:"{value}"' for name, value in query.attributes]
     return " ".join([text, *rest] if text else rest)
 
@@ -67,17 +109,56 @@ def _score_text(least: int) -> str:
     return f"score{'>' if above else '>='}{(least - above) / SCORE_SCALE:.6g}"
 
 
+def _size_text(steps: int) -> str:
+    return f"size>={steps / SIZE_STEPS:.6g}"
+
+
+def whole(asked: Sought) -> Query:
+    """The query with the options beside it, as one.
+
+    Raises: QueryError where it can't be read.
+    """
+    least = stored_score(asked.min_score)
+    return with_options(parse(asked.q), None, least, asked.source or None, asked.model or None)
+
+
 def search_href(asked: Asked, **changes: str | float | int) -> str:
     """The URL of a search page: what was asked with changes, from its start if not said else."""
     values = asked.model_dump() | {"after": "", "limit": USUAL_LIMIT} | changes
-    usual = Asked()
-    given = {name: value for name, value in values.items() if value != getattr(usual, name)}
+    usual = type(asked)()
+    given = {
+        name: int(value) if value is True else value
+        for name, value in values.items()
+        if value != getattr(usual, name)
+    }
     return "/?" + urlencode(given) if given else "/"
+
+
+def meant(asked: Sought) -> str:
+    """The parameters that say which images a search finds, for addresses other than its own."""
+    given = {name: getattr(asked, name) for name in Sought.model_fields}
+    return urlencode({name: value for name, value in given.items() if value})
 
 
 def query_href(text: str) -> str:
     """The search page of a query."""
     return "/?" + urlencode({"q": text})
+
+
+def relation_href(subject: str, predicate: str, object: str) -> str | None:
+    """The search for a relation, an empty part being any; None where no query can name it."""
+    text = "/".join(map(pattern_part, (subject, predicate, object)))
+    return query_href(f'relation:"{text}"') if can_name(text) else None
+
+
+def pattern_part(name: str) -> str:
+    """A name as a part of a relation's pattern that stands for it alone."""
+    return re.sub(r"([\\%_/])", r"\\\1", name)
+
+
+def collection_href(name: str) -> str:
+    """The search for the images of a collection."""
+    return query_href(f'collection:"{name}"')
 
 
 def class_href(name: str) -> str | None:
@@ -95,15 +176,8 @@ def chips(asked: Asked) -> list[Chip]:
         (f"not {one.label}", replace(query, without=_without(query.without, one)))
         for one in query.without
     ]
-    if query.min_score:
-        label = _score_text(query.min_score).replace(">=", " ≥ ").replace(">", " > ")
-        found.append((label, replace(query, min_score=0)))
-    if query.source:
-        found.append((f"source {query.source}", replace(query, source=None)))
-    if query.model:
-        found.append((f"model {query.model}", replace(query, model=None)))
-    if query.duplicates:
-        found.append((f"{query.duplicates} duplicates", replace(query, duplicates=None)))
+    found += _limit_chips(query)
+    found += _collection_chips(query)
     for pair in query.attributes:
         rest = replace(query, attributes=_without(query.attributes, pair))
         found.append((f"{pair[0]} {pair[1]}", rest))
@@ -115,6 +189,35 @@ def chips(asked: Asked) -> list[Chip]:
     if asked.model:
         shown.append(Chip(f"model {asked.model}", search_href(asked, model="")))
     return shown
+
+
+def _limit_chips(query: Query) -> list[tuple[str, Query]]:
+    """What limits a query, with the query without it; its order is no limit."""
+    score, size = (
+        text.replace(">=", " ≥ ").replace(">", " > ")
+        for text in (_score_text(query.min_score), _size_text(query.min_size))
+    )
+    parts: list[tuple[object, str, Query]] = [
+        (query.min_score, score, replace(query, min_score=0)),
+        (query.min_size, size, replace(query, min_size=0)),
+        (query.source, f"source {query.source}", replace(query, source=None)),
+        (query.model, f"model {query.model}", replace(query, model=None)),
+        (query.status, f"{query.status}", replace(query, status=None)),
+        (query.duplicates, f"{query.duplicates} duplicates", replace(query, duplicates=None)),
+    ]
+    return [(label, rest) for given, label, rest in parts if given]
+
+
+def _collection_chips(query: Query) -> list[tuple[str, Query]]:
+    inside = [
+        (f"in {name}", replace(query, collections=_without(query.collections, name)))
+        for name in query.collections
+    ]
+    outside = [
+        (f"not in {name}", replace(query, not_in=_without(query.not_in, name)))
+        for name in query.not_in
+    ]
+    return inside + outside
 
 
 def _without(values: tuple[T, ...], one: T) -> tuple[T, ...]:

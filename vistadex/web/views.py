@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -131,11 +130,10 @@ def _label_place(box: Box, width: int, height: int) -> tuple[str, float, float]:
     return "left", round(100 * x0 / width, 2), top
 
 
-def relation_href(subject: str, predicate: str, object: str) -> str | None:
-    """The search for a relation; None where no query can name it."""
-    parts = [re.sub(r"([\\%_/])", r"\\\1", one) for one in (subject, predicate, object)]
-    text = "/".join(parts)
-    return queries.query_href(f'relation:"{text}"') if queries.can_name(text) else None
+def shares(numbers: Sequence[int]) -> list[float]:
+    """Each of some numbers as its share of the largest."""
+    most = max(numbers, default=0) or 1
+    return [round(one / most, 4) for one in numbers]
 
 
 def number(value: int) -> str:
@@ -163,18 +161,19 @@ def minute(iso_time: str) -> str:
 
 
 def routes(openapi: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Path, summary and parameters of every route, and an address to try where none is required."""
+    """Every route with its parameters, and an address to try where it can be read without any."""
     found = []
     for path, operations in openapi["paths"].items():
-        for operation in operations.values():
+        for method, operation in operations.items():
             parameters = operation.get("parameters", [])
             needs = any(one.get("required") for one in parameters)
             found.append(
                 {
+                    "method": method.upper(),
                     "path": path,
                     "about": operation.get("description", ""),
                     "parameters": parameters,
-                    "href": None if needs else quote(path),
+                    "href": quote(path) if method == "get" and not needs else None,
                 }
             )
     return found

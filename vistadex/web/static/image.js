@@ -1,53 +1,72 @@
 // The image page: boxes by class and score, and walking the result one came from.
-const picture = document.querySelector('#picture');
+import { find, picture, zoomBy } from './zoom.js';
+
 const boxes = [...picture.querySelectorAll('rect')];
 const labels = [...picture.querySelectorAll('.label')];
-const toggles = [...document.querySelectorAll('.found input')];
-const finders = [...document.querySelectorAll('.finders input')];
-const least = document.querySelector('#least');
+const switches = [...document.querySelectorAll('.found input, .finders input')];
+const least = find('#least');
+const drawn = find('#drawn');
 
 function draw() {
-  const off = new Set(toggles.filter((toggle) => !toggle.checked).map((toggle) => toggle.dataset.class));
-  const away = new Set(finders.filter((finder) => !finder.checked).map((finder) => finder.dataset.model));
+  const off = switches.filter((one) => !one.checked);
   boxes.forEach((box, i) => {
-    const gone = off.has(box.dataset.class) || away.has(box.dataset.model) || Number(box.dataset.score) < Number(least.value);
+    const { dataset } = box;
+    const gone = Number(dataset.score) < least.value || off.some((one) => one.dataset.class === dataset.class || one.dataset.model === dataset.model);
     box.toggleAttribute('hidden', gone);
     labels[i].hidden = gone;
   });
-  document.querySelector('#least-shown').textContent = Number(least.value).toFixed(2);
+  find('#least-shown').textContent = Number(least.value).toFixed(2);
+  if (!drawn) return;
+  const shown = new URLSearchParams({ min_score: least.value });
+  for (const [key, name] of [['class', 'classes'], ['model', 'models']]) {
+    if (!off.some((one) => key in one.dataset)) continue;
+    shown.append(name, ''); // none of all, or those that follow
+    for (const one of switches) if (one.checked && key in one.dataset) shown.append(name, one.dataset[key]);
+  }
+  drawn.search = shown;
 }
 
-for (const toggle of toggles) {
-  toggle.hidden = false;
-  toggle.addEventListener('change', draw);
-}
-for (const finder of finders) {
-  finder.closest('p').hidden = false;
-  finder.addEventListener('change', draw);
-}
 if (least) {
-  least.closest('p').hidden = false;
-  least.addEventListener('input', draw);
+  for (const one of [least, ...switches]) {
+    (one.closest('[hidden]') ?? one).hidden = false;
+    one.addEventListener('input', draw);
+  }
   draw(); // a reload keeps what was set
 }
-boxes.forEach((box, i) => {
-  box.addEventListener('pointerenter', () => labels[i].classList.add('on'));
-  box.addEventListener('pointerleave', () => labels[i].classList.remove('on'));
-});
 
 const img = picture.querySelector('img');
-function fit() { // boxes are known as fractions alone: the picture says its shape itself
-  if (!img.naturalWidth) return;
+if ('nominal' in picture.dataset) img.decode().then(() => { // its boxes are fractions
   picture.style.setProperty('--w', img.naturalWidth);
   picture.style.setProperty('--ht', img.naturalHeight);
-}
-if ('nominal' in picture.dataset) {
-  img.addEventListener('load', fit);
-  fit();
+}, () => {});
+
+// What is pointed at: a box shows its label; a relation both of its boxes, a part its own.
+const both = find('#both');
+for (const type of ['pointerover', 'focusin']) document.addEventListener(type, ({ target }) => {
+  labels.forEach((label, i) => label.classList.toggle('on', boxes[i] === target));
+  const path = target.closest('[data-marks]')?.dataset.marks ?? '';
+  both.setAttribute('d', path);
+  picture.classList.toggle('marked', !!path);
+});
+
+// Parts of other pages, fetched once they are looked at.
+async function fill(place) {
+  const { from, take } = place.dataset;
+  delete place.dataset.from;
+  const answer = from && await fetch(from, { headers: { Accept: 'text/html' } }).catch(() => null);
+  if (!answer) return;
+  const page = new DOMParser().parseFromString(await answer.text(), 'text/html');
+  place.querySelector('p')?.remove();
+  place.append(...page.querySelectorAll(take));
 }
 
+const camera = find('#camera');
+camera?.addEventListener('toggle', () => fill(camera));
+const alike = find('#alike');
+if (alike) new IntersectionObserver(([seen]) => seen.isIntersecting && fill(alike)).observe(alike);
+
 const here = location.pathname + location.search;
-const [back, previous, next] = ['#back', '#previous', '#next'].map((id) => document.querySelector(id));
+const [back, previous, next] = ['#back', '#previous', '#next'].map(find);
 const walk = JSON.parse(sessionStorage.getItem('walk') ?? 'null');
 const at = walk?.hrefs.indexOf(here) ?? -1;
 
@@ -90,9 +109,10 @@ for (const [link, act] of [[previous, go], [next, go], [back, leave]]) {
   });
 }
 document.addEventListener('keydown', (event) => {
-  if (event.target.matches('input:not([type=checkbox])') || document.querySelector('dialog[open]')) return;
+  if (event.target.matches('input:not([type=checkbox])') || find('dialog[open]')) return;
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.key === 'ArrowLeft') go(previous);
   else if (event.key === 'ArrowRight') go(next);
   else if (event.key === 'Escape') leave();
+  else zoomBy(event.key);
 });

@@ -33,6 +33,12 @@ function toggleBoxes() {
   sessionStorage.setItem(name, document.documentElement.classList.toggle(name) ? '1' : '');
 }
 
+// Images like the one in focus, or the one of this page.
+function similar() {
+  const id = document.activeElement.dataset.id ?? /^\/image\/(\d+)/.exec(location.pathname)?.[1];
+  if (id) location.href = '/similar/' + id;
+}
+
 for (const name of ['plain', 'boxes']) document.documentElement.classList.toggle(name, !!sessionStorage.getItem(name));
 help.hidden = false;
 help.addEventListener('click', () => dialog.showModal());
@@ -46,6 +52,7 @@ document.addEventListener('keydown', (event) => {
     document.querySelector('#q').select();
   } else if (key === '?') dialog.showModal();
   else if (key === 'b') toggleBoxes();
+  else if (key === 's') similar();
   else if (document.querySelector('#grid') && key in SIDEWAYS) tile = sideways(SIDEWAYS[key]);
   else if (document.querySelector('#grid') && key in UPDOWN) tile = upDown(UPDOWN[key]);
   else return;

@@ -1,44 +1,32 @@
-// The search box: completes the class at the caret. Without this module it is a plain form.
+// The search box: completes the class or relation at the caret. Without this module it is a plain form.
 const box = document.querySelector('#q');
 const list = document.querySelector('#choices');
-const ALL = 1000; // with more classes than these, each prefix is asked for
-const SHOWN = 8;
-let known; // promise of {total, classes}
 let active = -1;
 let asked = 0;
 
-async function get(query) {
-  const answer = await fetch('/api/v1/classes?' + new URLSearchParams(query));
-  if (!answer.ok) throw new Error(answer.statusText);
-  return answer.json();
-}
-
-// Every class, or the first ALL. What failed is asked for again at the next letter.
-function everything() {
-  known ??= get({ limit: ALL }).catch((error) => {
-    known = undefined;
-    throw error;
-  });
-  return known;
-}
-
-async function matches(prefix) {
-  const { total, classes } = await everything();
-  if (total > ALL) return (await get({ prefix, limit: SHOWN })).classes;
-  const wanted = prefix.toLowerCase();
-  const names = classes.map((one) => [one, one.class.toLowerCase()]);
-  const begin = names.filter(([, name]) => name.startsWith(wanted));
-  const inside = names.filter(([, name]) => !name.startsWith(wanted) && name.includes(' ' + wanted));
-  return [...begin, ...inside].slice(0, SHOWN).map(([one]) => one);
-}
-
-// What stands before the class at the caret, and its letters so far; null where no class is meant.
+// What is being written at the caret: its letters, how to ask for choices, and how to put one there.
 function atCaret() {
   const before = box.value.slice(0, box.selectionStart);
+  const relation = /^(.*\brelation:)"?([^"\s]*|[^"]*(?="?$))$/is.exec(before);
+  if (relation) {
+    const parts = relation[2].split(/(?<!\\)\//);
+    if (parts.length > 3) return null;
+    const word = parts.pop();
+    const start = `${relation[1]}"${parts.map((part) => part + '/').join('')}`;
+    const kind = parts.length === 1 ? 'predicate' : 'class';
+    const end = parts.length < 2 ? '/' : '" ';
+    return { word, kind, put: (one) => [start + literal(one.name) + end, /^[^"/&|]*["/]?\s*/] };
+  }
   const [, head, word] = /^(.*[&|]\s*|.*\s-|-|)\s*"?([^&|"<>]*)$/s.exec(before) ?? [];
-  if (!word?.trim() || /^(source|model):/.test(word)) return null;
-  return /^-/.test(word) ? { head: head + '-', word: word.slice(1) } : { head, word: word.trimStart() };
+  if (!word?.trim() || /^[A-Za-z_][\w.-]*:/.test(word)) return null;
+  const minus = word.startsWith('-') ? '-' : '';
+  const start = head.replace(/([&|])\s*$/, '$1 ') + minus;
+  return { word: word.slice(minus.length).trim(), kind: '', put: (one) => [start + text(one), /^[^&|]*?(?=\s*([&|]|\s-|$))/] };
 }
+
+const literal = (name) => name.replace(/[\\%_/]/g, '\\$&');
+const quoted = (name) => (/["&|<>]|^-|\s-|(^|\s)([\w.-]+:|(score|size)$)|^\s|\s$|\s\s/.test(name) ? `"${name}"` : name);
+const text = (one) => (one.kind === 'class' ? quoted(one.name) : `relation:"/${literal(one.name)}/"`);
 
 function close() {
   list.hidden = true;
@@ -47,21 +35,25 @@ function close() {
   box.removeAttribute('aria-activedescendant');
 }
 
+async function choices({ word, kind }) {
+  const answer = await fetch('/api/v1/complete?' + new URLSearchParams({ prefix: word, kind }));
+  return (await answer.json()).choices.filter((one) => !one.name.includes('"')); // no query can name such a one
+}
+
 async function suggest() {
   const here = atCaret();
   const turn = ++asked;
   if (!here?.word) return close();
-  const all = await matches(here.word).catch(() => []);
-  const found = all.filter((one) => !one.class.includes('"')); // no query can name such a class
+  const found = await choices(here).catch(() => []);
   if (turn !== asked || document.activeElement !== box) return;
   list.replaceChildren(...found.map((one, i) => {
     const item = document.createElement('li');
     const count = document.createElement('span');
     item.id = 'choice-' + i;
     item.role = 'option';
-    item.dataset.name = one.class;
-    count.textContent = one.images.toLocaleString('en');
-    item.append(one.class, ' ', count);
+    Object.assign(item.dataset, { name: one.name, kind: one.kind });
+    count.textContent = (one.kind === 'class' ? '' : 'relation · ') + one.images.toLocaleString('en');
+    item.append(one.name, ' ', count);
     return item;
   }));
   close();
@@ -78,21 +70,18 @@ function mark(i) {
   else box.setAttribute('aria-activedescendant', items[active].id);
 }
 
-const quoted = (name) =>
-  /["&|<>]|^-|\s-|(^|\s)((source|model):|score$)|^\s|\s$|\s\s/.test(name) ? `"${name}"` : name;
-
-function take(name) {
-  const { head } = atCaret() ?? { head: '' };
-  const rest = box.value.slice(box.selectionStart).replace(/^[^&|]*?(?=\s*([&|]|\s-|$))/, '');
-  const start = head.replace(/([&|])\s*$/, '$1 ') + quoted(name);
+// Whether the query is whole with this choice: a relation may still lack its other end.
+function take(item) {
+  const [start, replaced] = atCaret()?.put(item.dataset) ?? [text(item.dataset), /.*/];
+  const rest = box.value.slice(box.selectionStart).replace(replaced, '');
   box.value = start + rest;
   box.setSelectionRange(start.length, start.length);
   asked++;
   close();
+  return !start.endsWith('/');
 }
 
 box.addEventListener('input', suggest);
-box.addEventListener('focus', () => everything().catch(() => {}), { once: true });
 box.addEventListener('blur', () => { asked++; close(); });
 box.addEventListener('keydown', (event) => {
   const open = !list.hidden;
@@ -101,17 +90,14 @@ box.addEventListener('keydown', (event) => {
   else if (event.key === 'ArrowDown') mark(active + 1);
   else if (event.key === 'ArrowUp' && open) mark(active < 0 ? list.children.length - 1 : active - 1);
   else if (event.key === 'Escape') open ? close() : box.blur();
-  else if (event.key === 'Tab' && open && active >= 0) take(list.children[active].dataset.name);
+  else if (event.key === 'Tab' && open && active >= 0) take(list.children[active]);
   else if (event.key === 'Enter' && open && active >= 0) {
-    take(list.children[active].dataset.name);
-    box.form.requestSubmit();
+    if (take(list.children[active])) box.form.requestSubmit();
   } else return;
   event.preventDefault();
 });
 list.addEventListener('mousedown', (event) => {
   event.preventDefault();
   const item = event.target.closest('li');
-  if (!item) return;
-  take(item.dataset.name);
-  box.form.requestSubmit();
+  if (item && take(item)) box.form.requestSubmit();
 });

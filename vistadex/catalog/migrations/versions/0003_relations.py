@@ -18,11 +18,19 @@ down_revision = "0002"
 
 def upgrade() -> None:
     """Adds tables and columns, and fills what follows from what is there."""
-    images = sa.Column("images", sa.BigInteger(), nullable=False, server_default="0")
-    op.add_column("source", images)
+    for counted in ("source", "analyzer"):
+        images = sa.Column("images", sa.BigInteger(), nullable=False, server_default="0")
+        op.add_column(counted, images)
     op.add_column("source", sa.Column("image_url", sa.Text()))
     op.add_column("image", sa.Column("content_hash", sa.LargeBinary(16)))
     op.add_column("image", sa.Column("perceptual_hash", sa.BigInteger()))
+    op.create_table(
+        "attribute_set",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("attributes", sa.JSON(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.add_column("image", sa.Column("attribute_set_id", sa.Integer()))
     op.add_column("analysis", sa.Column("classes", sa.LargeBinary()))
     _pack_classes()
     op.drop_index("image_class_by_image", table_name="image_class")
@@ -37,6 +45,10 @@ def upgrade() -> None:
     )
     op.execute(
         "UPDATE source SET images = (SELECT count(*) FROM image WHERE source_id = source.id)"
+    )
+    op.execute(
+        "UPDATE analyzer SET images = "
+        "(SELECT count(*) FROM analysis WHERE analyzer_id = analyzer.id)"
     )
     _create_tables()
     state = sa.table("state", sa.column("id"), sa.column("uuid"), sa.column("revision"))
@@ -160,4 +172,31 @@ def _create_tables() -> None:
         sa.Column("token", sa.String(length=32), nullable=False),
         sa.Column("images", sa.LargeBinary(length=1 << 24)),
         sa.PrimaryKeyConstraint("revision"),
+    )
+    op.create_table(
+        "collection",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("name", sa.String(length=255), nullable=False),
+        sa.Column("made_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("name"),
+    )
+    op.create_table(
+        "collection_image",
+        _key("collection_id", "collection.id"),
+        _key("image_id", "image.id"),
+        sa.PrimaryKeyConstraint("collection_id", "image_id"),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "run",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("kind", sa.String(length=16), nullable=False),
+        sa.Column("subject", sa.Text(), nullable=False),
+        sa.Column("status", sa.String(length=16), nullable=False),
+        sa.Column("started_at", sa.BigInteger(), nullable=False),
+        sa.Column("updated_at", sa.BigInteger(), nullable=False),
+        sa.Column("numbers", sa.JSON(), nullable=False),
+        sa.Column("error", sa.Text()),
+        sa.PrimaryKeyConstraint("id"),
     )
