@@ -52,7 +52,6 @@ LOOKS = [(width, scheme) for width in (1280, 390) for scheme in ("light", "dark"
 MOST_SHIFT = 0.02
 MOST_SCRIPT_BYTES = 30_000
 INTERACTIVE_MS = 1000.0
-STATIC = Path(__file__).resolve().parent.parent / "vistadex" / "web" / "static"
 SCREENSHOTS = Path(__file__).resolve().parent.parent / ".artifacts" / "screenshots"
 """Kept after the tests, for eyes; not in git."""
 RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
@@ -62,7 +61,8 @@ WATCHED = """
 window.shifted = [];
 new PerformanceObserver(list => {
   for (const one of list.getEntries()) {
-    const moved = one.sources.map(({ node }) => node && `${node.nodeName}#${node.id}`);
+    const moved = one.sources.map(({ node, previousRect: was, currentRect: is }) =>
+      [node && `${node.nodeName}#${node.id}`, JSON.stringify(was), JSON.stringify(is)]);
     if (!one.hadRecentInput) shifted.push([one.value, ...moved]);
   }
 }).observe({ type: 'layout-shift', buffered: true });
@@ -204,6 +204,21 @@ def test_nothing_shifts_while_a_page_loads_and_scrolls(
 
 
 @pytest.mark.parametrize("address", EVERY)
+def test_nothing_shifts_where_the_browser_is_slow(
+    browser: Browser, site: str, address: str
+) -> None:
+    """It then paints what has come of a page so far."""
+    with Watching(browser, 1280, "light") as watching:
+        slow = watching.context.new_cdp_session(watching.page)
+        slow.send("Emulation.setCPUThrottlingRate", {"rate": 15})
+        page = watching.open(site + address)
+        page.mouse.wheel(0, 3000)
+        page.wait_for_timeout(600)
+        shifts = cast(list[list[Any]], page.evaluate("shifted"))
+        assert sum(one[0] for one in shifts) < MOST_SHIFT, shifts
+
+
+@pytest.mark.parametrize("address", EVERY)
 def test_no_page_is_wider_than_the_smallest_window(
     browser: Browser, site: str, address: str
 ) -> None:
@@ -251,6 +266,16 @@ def test_first_page_is_interactive_within_a_second(browser: Browser, site: str) 
     assert min(times) < INTERACTIVE_MS, times
 
 
-def test_scripts_are_small_in_all() -> None:
-    sizes = {path.name: path.stat().st_size for path in STATIC.glob("*.js")}
-    assert sum(sizes.values()) < MOST_SCRIPT_BYTES, sizes
+@pytest.mark.parametrize("address", [*EVERY])
+def test_no_page_loads_much_script(browser: Browser, site: str, address: str) -> None:
+    with Watching(browser, 1280, "light") as watching:
+        page = watching.open(site + address)
+        sizes = cast(
+            list[int],
+            page.evaluate(
+                """() => performance.getEntriesByType('resource')
+                  .filter(({ name }) => name.endsWith('.js'))
+                  .map(({ decodedBodySize }) => decodedBodySize)"""
+            ),
+        )
+        assert 0 < sum(sizes) < MOST_SCRIPT_BYTES

@@ -16,12 +16,13 @@ async function load(limit) {
     const have = new Set([...grid.children].map((tile) => tile.dataset.id));
     const fresh = [...page.querySelectorAll('.tile')].filter((tile) => !have.has(tile.dataset.id));
     grid.append(...fresh.map((tile) => document.importNode(tile, true)));
-    const next = page.querySelector('#more');
-    if (next) more.setAttribute('href', next.getAttribute('href'));
-    else more.parentElement.remove();
+    // Put anew, not moved: nothing that is seen may shift.
+    more.parentElement.replaceWith(...page.querySelectorAll('.more'));
+    settle();
     return true;
   } catch {
     watcher.disconnect();
+    settle(null);
     more.textContent = 'The server did not answer. Try again';
     return false;
   } finally {
@@ -29,12 +30,22 @@ async function load(limit) {
   }
 }
 
+// The last row stays unseen until it is whole: it would grow before one's eyes.
+function settle(coming = document.querySelector('#more')) {
+  const end = coming && grid.lastElementChild.offsetTop;
+  for (const tile of grid.children) tile.style.visibility = tile.offsetTop === end ? 'hidden' : '';
+}
+
 // As long as the end is near: a wide window may need several pages before it is not.
 const watcher = new IntersectionObserver(async ([end]) => {
-  if (!end.isIntersecting || !(await load())) return;
-  watcher.unobserve(end.target);
-  if (end.target.isConnected) watcher.observe(end.target);
+  if (end.isIntersecting && (await load())) watch();
 }, { rootMargin: AHEAD });
+
+function watch() {
+  watcher.disconnect();
+  const more = document.querySelector('#more');
+  if (more) watcher.observe(more);
+}
 
 async function restore() {
   const saved = JSON.parse(sessionStorage.getItem(place) ?? 'null');
@@ -64,7 +75,8 @@ function save() {
 if (grid) {
   history.scrollRestoration = 'manual';
   await restore();
+  settle();
+  addEventListener('resize', () => settle());
   addEventListener('pagehide', save);
-  const more = document.querySelector('#more');
-  if (more) watcher.observe(more);
+  watch();
 }
