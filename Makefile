@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PHOTOS ?=
+# What the tests train with. Where the plain package is the large one for GPUs, name another here.
+TORCH ?= torch==2.13.0
 DETECTOR ?= $(wildcard ../shared/data/weights/yolox_nano.onnx)
 
 APT_INSTALL := [ "$$(id -u)" = 0 ] && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq
@@ -48,6 +50,7 @@ $(VENV)/.installed-%: pyproject.toml
 	@test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV) \
 	  || { $(APT_INSTALL) python3-venv && $(PYTHON) -m venv --clear $(VENV); } \
 	  || { rm -rf $(VENV); echo "Python's venv is missing; on Debian: apt-get install python3-venv"; exit 2; }
+	@test "$*" != dev || $(BIN)/python -m pip install --quiet $(TORCH)
 	$(BIN)/python -m pip install --quiet --editable ".[$*]"
 	touch $@
 

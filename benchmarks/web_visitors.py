@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, count
 from typing import Any
 from urllib.parse import quote_plus, urlsplit
 
@@ -95,6 +95,8 @@ class Known:
         self.weights: list[float] = []
         self.relations: list[str] = []
         self.thumbnails: list[str] = []
+        self.similar_here = False
+        """Whether similar images are asked of the catalog, not of the photographs."""
 
     async def learn(self, pages: Connection, shown: Connection) -> None:
         """Asks for the lists."""
@@ -112,6 +114,11 @@ class Known:
         _, page = await shown.get("/?limit=1000", _HEADERS[PAGE])
         found = re.findall(r'src="(/thumbnail/[^"]+)"', page.decode())
         self.thumbnails = [html.unescape(one) for one in found]
+        status, found_here = await pages.get("/api/v1/search?limit=1", _HEADERS[JSON])
+        first = json.loads(found_here)["results"] if status == 200 else []
+        if first:
+            path = f"/api/v1/images/{first[0]['id']}/similar?limit=1"
+            self.similar_here = (await pages.get(path, _HEADERS[JSON]))[0] == 200
         if not (self.classes and self.thumbnails):
             raise SystemExit(f"{shown.host}:{shown.port}: no classes or no pictures to visit")
 
@@ -151,9 +158,13 @@ class Visitor:
             chosen = "all of several"
         await ACTIONS[chosen][1](self)
 
-    async def get(self, kind: str, name: str, path: str) -> bytes:
+    async def get(
+        self, kind: str, name: str, path: str, connection: Connection | None = None
+    ) -> bytes:
         """The body of an answer, which is recorded; empty where it is an error."""
-        connection = self.shown if kind == THUMBNAIL else self.pages
+        connection = connection or (self.shown if kind == THUMBNAIL else self.pages)
+        if self.crowd.distinct and kind != THUMBNAIL:
+            path += f"{'&' if '?' in path else '?'}visit={next(self.crowd.visits)}"
         started, body, error = time.perf_counter(), b"", ""
         try:
             async with asyncio.timeout(PATIENCE_S):
@@ -240,6 +251,18 @@ class Visitor:
         if id_ is not None:
             await self.get(JSON, "image JSON", f"/api/v1/images/{id_[0]}")
 
+    async def similar(self, kind: str, name: str, path: str) -> None:
+        """What is like a picture: one before them, or a photograph."""
+        if self.crowd.known.similar_here:
+            if not self.tiles:
+                await self.first()
+            places, connection = self.tiles, self.pages
+        else:
+            places, connection = self.crowd.known.thumbnails, self.shown
+        id_ = re.search(r"\d+", self.chance.choice(places)) if places else None
+        if id_ is not None:
+            await self.get(kind, name, path.format(id=id_[0]), connection)
+
     async def page(self, name: str, path: str) -> None:
         """A page that is the same for everyone."""
         await self.get(PAGE, name, path)
@@ -248,18 +271,23 @@ class Visitor:
 Action = Callable[[Visitor], Awaitable[None]]
 ACTIONS: dict[str, tuple[int, Action]] = {
     "first page": (10, Visitor.first),
-    "class": (22, Visitor.one_class),
-    "next page": (14, Visitor.following),
+    "class": (20, Visitor.one_class),
+    "next page": (12, Visitor.following),
     "all of several": (8, lambda one: one.several("all of several", "&")),
     "any of several": (5, lambda one: one.several("any of several", "|")),
     "relation": (5, Visitor.relation),
-    "image": (12, Visitor.image),
+    "image": (10, Visitor.image),
+    "similar": (4, lambda one: one.similar(PAGE, "similar", "/similar/{id}")),
     "classes": (3, lambda one: one.page("classes", "/classes")),
     "relations": (2, lambda one: one.page("relations", "/relations")),
     "complete": (10, Visitor.letters),
     "search JSON": (4, lambda one: one.program("search JSON", "/api/v1/search")),
     "facets JSON": (2, lambda one: one.program("facets JSON", "/api/v1/facets")),
     "image JSON": (3, Visitor.image_json),
+    "similar JSON": (
+        2,
+        lambda one: one.similar(JSON, "similar JSON", "/api/v1/images/{id}/similar?limit=20"),
+    ),
 }
 """How often of 100 times, and what."""
 
@@ -268,10 +296,19 @@ class Crowd:
     """Visitors that act by themselves, and all answers that they got."""
 
     def __init__(
-        self, url: str, thumbnails_url: str, *, visitors: int, think_s: float, thumbnails: int
+        self,
+        url: str,
+        thumbnails_url: str,
+        *,
+        visitors: int,
+        think_s: float,
+        thumbnails: int,
+        distinct: bool = False,
     ) -> None:
+        """With distinct, no address of a page or of JSON is asked for twice."""
         self.url, self.thumbnails_url = url, thumbnails_url
         self.visitors, self.think_s, self.thumbnails = visitors, think_s, thumbnails
+        self.distinct, self.visits = distinct, count()
         self.known = Known()
         self.answers: list[Answer] = []
 

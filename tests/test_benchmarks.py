@@ -28,6 +28,7 @@ SMALL = {
     "neighbors_speed.py": "--vectors 3000 --length 16 --queries 3 --pictures 8",
     "search_speed.py": "--images 400 --boxes 3000 --calls 3 --rounds 1",
     "web_load.py": "--pictures 8 --visitors 4 --think-s 0.2 --seconds 2 --warm-s 1",
+    "metrics_speed.py": "--images 40 --rounds 1",
     "runtimes.py": "--rounds 1 --seconds 0.1 --size 64",
 }
 # Daft is in the extra `bench`, which the tests' environment need not have.

@@ -76,6 +76,23 @@ def test_what_changed_at_its_source_is_replaced_on_every_database(
             assert contents(catalog) == contents(written)
 
 
+KNOWN_ROWS = {
+    "postgresql": "SELECT reltuples FROM pg_class WHERE relname = 'image'",
+    "mysql": "SELECT table_rows FROM information_schema.tables "
+    "WHERE table_schema = DATABASE() AND table_name = 'image'",
+}
+
+
+def test_a_server_plans_for_what_was_loaded_and_not_for_empty_tables(
+    folder: Path, database_server: Server, catalog_url: str
+) -> None:
+    with Catalog(catalog_url) as catalog:
+        load_open_images(folder, catalog=catalog)
+        with catalog.engine.connect() as connection:
+            query = KNOWN_ROWS[connection.dialect.name.replace("mariadb", "mysql")]
+            assert 300 < float(connection.exec_driver_sql(query).scalar_one()) < 500
+
+
 def test_rows_by_column_come_back_to_the_last_bit(
     database_server: Server, catalog_url: str
 ) -> None:

@@ -321,6 +321,21 @@ def test_idle_connections_that_were_broken_are_made_anew(
         assert catalog.stats().images == 0
 
 
+def test_a_connection_lost_while_images_are_read_is_an_error_and_the_next_is_sound(
+    database_server: Server, catalog_url: str
+) -> None:
+    def read(catalog: Catalog) -> None:
+        with catalog.reading() as connection:
+            assert database_server.terminate(name_of(catalog_url)) >= 1
+            registering.all_analyzers(connection)
+
+    with Catalog(catalog_url) as catalog:
+        with pytest.raises(CatalogError) as caught:
+            read(catalog)
+        assert opening.is_passing(caught.value)
+        assert catalog.search().results == ()
+
+
 def test_several_indexers_over_the_same_images_end_in_the_right_state(
     database_server: Server, catalog_url: str
 ) -> None:

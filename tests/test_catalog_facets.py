@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +21,17 @@ from vistadex.catalog import (
     QueryFacets,
     changes,
     query_facets,
+    ranking,
     ranking_facets,
     registering,
     tables,
     writing,
 )
+from vistadex.catalog.answering import Answers
 from vistadex.catalog.following import Following
 from vistadex.catalog.query_facets import KnownFacets, Question
 from vistadex.catalog.ranking import Search
-from vistadex.catalog.scope import Scope
+from vistadex.catalog.scope import Scope, Wanted
 from vistadex.errors import CatalogError, QueryError, UsageError
 from vistadex.origins import AnnotationOrigin
 from vistadex.records import Classification, ImageEntry, Outcome
@@ -154,18 +157,20 @@ def test_models_of_one_name_are_one_origin_and_people_are_told_apart(catalog: Ca
     }
 
 
-def test_a_snapshot_has_the_facets_of_its_largest_classes(catalog: Catalog, tmp_path: Path) -> None:
+def test_a_snapshot_has_the_facets_of_its_largest_classes(
+    catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rng = random.Random(8)
     filled(catalog, rng)
+    monkeypatch.setattr(ranking_facets, "FEW_STORED", 20)
     following = Following(catalog.reading, tmp_path / "postings")
     assert following.rebuild()
     with catalog.reading() as connection:
         view = following.current(connection)
     assert view is not None
     tier = view.tiers[0]
-    lists = tier.postings.lists["class"]
-    assert lists.dense is not None
-    assert tier.postings.facets_of.size == lists.dense.size + 1 > 2
+    rows = np.diff(tier.postings.lists["class"].starts)
+    assert tier.postings.facets_of.size == np.count_nonzero(rows >= 20) + 1 > 2
     for key in tier.postings.facets_of.tolist():
         search = Search(tier.postings, tier.dead, ranking_facets._stored_scope(key))
         for one in (search, replace(search, scope=replace(search.scope, one_analyzer=True))):
@@ -180,6 +185,92 @@ def test_a_snapshot_has_the_facets_of_its_largest_classes(catalog: Catalog, tmp_
             for key in tier.postings.facets_of.tolist()
         )
         assert (known is not None) == is_stored
+
+
+@pytest.mark.parametrize("few", [0, 3, 1000])
+def test_facets_by_what_is_left_out_equal_those_that_are_counted(
+    catalog: Catalog, tmp_path: Path, few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = random.Random(11)
+    filled(catalog, rng)
+    monkeypatch.setattr(ranking_facets, "FEW_STORED", 1)
+    following = Following(catalog.reading, tmp_path / "postings")
+    assert following.rebuild()
+    with catalog.reading() as connection:
+        view = following.current(connection)
+    assert view is not None
+    postings = view.tiers[0].postings
+    monkeypatch.setattr(ranking, "SHORT", 0)
+    monkeypatch.setattr(ranking_facets, "FEW_ROWS", few)
+    narrowed: list[dict[str, Any]] = [{"status": one} for one in ("ok", "vanished", "unseen")]
+    narrowed += [{"source_ids": ids} for ids in ((1,), (1, 2), (2, 3))]
+    narrowed += [{"without": (Wanted("class", (i,)),)} for i in range(1, 8)]
+    for key in postings.facets_of.tolist():
+        for more in narrowed:
+            scope = replace(ranking_facets._stored_scope(key), **more)
+            search = Search(postings, np.empty(0, np.int64), scope)
+            found, counted = ranking_facets.of_most(search), ranking_facets.facets(search)
+            assert found is not None
+            assert repr(found) == repr(counted)
+    assert ranking_facets.of_most(Search(postings, np.empty(0, np.int64), Scope())) is None
+
+
+@pytest.mark.parametrize("few", [0, 3, 1000])
+def test_facets_of_any_by_what_others_add_equal_those_that_are_counted(
+    catalog: Catalog, tmp_path: Path, few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = random.Random(12)
+    filled(catalog, rng)
+    monkeypatch.setattr(ranking_facets, "FEW_STORED", 11)
+    following = Following(catalog.reading, tmp_path / "postings")
+    assert following.rebuild()
+    with catalog.reading() as connection:
+        view = following.current(connection)
+    assert view is not None
+    postings = view.tiers[0].postings
+    monkeypatch.setattr(ranking, "SHORT", 0)
+    monkeypatch.setattr(ranking_facets, "FEW_ROWS", few)
+    stored = {key for key in postings.facets_of.tolist() if key != ranking_facets.NOTHING}
+    reached = 0
+    for number in (2, 3):
+        for ids in combinations(range(1, 9), number):
+            scope = Scope(tuple(Wanted("class", (one,)) for one in ids), "any")
+            search = Search(postings, np.empty(0, np.int64), scope)
+            found, counted = ranking_facets.of_any(search), ranking_facets.facets(search)
+            assert found is None or as_sets(found) == as_sets(counted)
+            assert stored & {*ids} or found is None
+            reached += found is not None
+            none = ranking_facets.of_any(replace(search, scope=replace(scope, min_score=0.5)))
+            assert none is None
+    assert reached > 5
+
+
+def as_sets(found: ranking_facets.PartialFacets) -> list[object]:
+    """The same for the same numbers, whatever their order and types."""
+    return [
+        dict(zip(one.ids.tolist(), one.counts.tolist(), strict=True))
+        if isinstance(one, ranking_facets.Numbers)
+        else np.asarray(one).tolist()
+        for one in found
+    ]
+
+
+def test_origins_are_counted_alike_with_and_without_posting_lists(
+    catalog: Catalog, tmp_path: Path
+) -> None:
+    filled(catalog, random.Random(12))
+    following = Following(catalog.reading, tmp_path / "postings")
+    assert following.rebuild()
+    groups = [(1,), (2,), (3, 4)]
+    two = (Wanted("class", (1,)), Wanted("class", (2, 3)))
+    asked = (((), "all"), (two[:1], "all"), (two, "any"), (two, "all"))
+    within = (("unseen", None), ("ok", (1, 2)), ("failed", None), (None, (2,)))
+    with catalog.reading() as connection:
+        plain, listed = Answers(connection), Answers(connection, following)
+        for (wanted, mode), (status, sources) in product(asked, within):
+            scope = Scope(wanted, mode, status=status, source_ids=sources)
+            assert listed.counts(scope, groups) == plain.counts(scope, groups)
+            assert listed.page(scope, 99, None) == plain.page(scope, 99, None)
 
 
 def test_facets_are_known_once_counted_until_something_changes(catalog: Catalog) -> None:

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from tests.test_catalog_relations import classification, detections, relations, write
 from vistadex.catalog import Catalog, images, tables
-from vistadex.catalog.lookup import Lookup
+from vistadex.catalog.lookup import Lookup, Statement
 from vistadex.errors import CatalogError
 
 FRAME = (10.0, 10.0, 50.0, 50.0)
@@ -150,3 +150,17 @@ def test_an_error_of_the_driver_in_a_lookup_says_the_place(catalog: Catalog) -> 
     )
     with pytest.raises(CatalogError, match="gone"), catalog.reading() as connection:
         lookup.columns(connection, [1])
+
+
+def test_a_statement_keeps_its_texts_and_takes_other_numbers(catalog: Catalog) -> None:
+    for key in ("a.jpg", "ä%s.jpg", "c.jpg"):
+        write(catalog, key, classification(Person=0.5))
+    image = tables.image.c
+    least, most = sa.bindparam("least", type_=sa.Integer), sa.bindparam("most", type_=sa.Integer)
+    found = sa.select(image.id, image.key).where(image.key != "a.jpg", image.id >= least)
+    statement = Statement(found.order_by(image.id).limit(most))
+    with catalog.reading() as connection:
+        assert list(statement.rows(connection, least=1, most=9)) == [(2, "ä%s.jpg"), (3, "c.jpg")]
+        assert list(statement.rows(connection, least=3, most=9)) == [(3, "c.jpg")]
+        assert list(statement.rows(connection, least=1, most=1)) == [(2, "ä%s.jpg")]
+        assert list(statement.rows(connection, least=4, most=1)) == []

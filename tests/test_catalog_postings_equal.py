@@ -293,6 +293,7 @@ def test_answers_equal_a_slow_search_under_random_changes(
         monkeypatch.setattr(ranking_facets, "MANY_IMAGES", 7)
         monkeypatch.setattr(ranking_facets, "FEW_ROWS", rng.choice([0, 5, 1000]))
         monkeypatch.setattr(ranking_facets, "FEW_IMAGES", rng.choice([0, 10]))
+        monkeypatch.setattr(ranking_facets, "FEW_STORED", rng.choice([0, 10]))
         monkeypatch.setattr(ranking_facets, "KEPT", rng.choice([1, 32]))
         monkeypatch.setattr(postings_rows, "IMAGES", rng.choice([1, 7, 50]))
     with Catalog(catalog_url) as catalog:

@@ -3,10 +3,10 @@
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from sqlalchemy import event
 
 from tests.databases import Place
 from vistadex.catalog import Catalog, SearchResult, registering, writing
@@ -284,18 +284,17 @@ def test_boxes_below_the_score_of_one_model_do_not_hide_those_of_another(tmp_pat
 def test_one_class_is_found_without_a_sort_or_a_scan(tmp_path: Path) -> None:
     with many(str(tmp_path / "many.db"), 10) as catalog:
         statements: list[str] = []
-        event.listen(
-            catalog.engine,
-            "before_cursor_execute",
-            lambda _c, _u, statement, parameters, *_: statements.append((statement, parameters)),
-        )
+        with catalog.reading() as connection:  # the pool gives it to search() again
+            driver: Any = connection.connection.driver_connection
+            driver.set_trace_callback(statements.append)
         catalog.search("dog score>=0.1")
-        walks = [one for one in statements if "ORDER BY" in one[0]]
+        driver.set_trace_callback(None)
         with catalog.reading() as connection:
             plans = [
                 row.detail
-                for text, parameters in walks
-                for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}", parameters)
+                for text in statements
+                if "ORDER BY" in text
+                for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}")
             ]
     assert plans[0] == "SEARCH image_class USING PRIMARY KEY (class_id=? AND score>?)"
     by_image = "USING PRIMARY KEY (image_id=?)"

@@ -67,6 +67,7 @@ GROUPS = (
     (cli.app, "vistadex "),
     (cli.models_app, "vistadex models "),
     (cli.catalog_app, "vistadex catalog "),
+    (cli.train_app, "vistadex train "),
 )
 
 
@@ -244,6 +245,7 @@ def test_index_as_json_is_one_object(run: typing.Any, shared_data: Path, tmp_pat
         "images_per_s",
         "peak_rss_bytes",
         "failures",
+        "refused",
         "calls",
         "calls_usd",
         "left",

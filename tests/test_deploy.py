@@ -12,7 +12,9 @@ import pytest
 import typer
 import yaml
 
+from tests.test_web_browser import serving
 from vistadex import cli
+from vistadex.catalog import Catalog
 from vistadex.settings import table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -131,6 +133,50 @@ def test_the_health_check_fails_where_nothing_answers() -> None:
     assert nobody != code
     ended = subprocess.run([sys.executable, "-c", nobody], capture_output=True, check=False)
     assert ended.returncode == 1
+
+
+def test_the_health_check_passes_where_a_server_answers(tmp_path: Path) -> None:
+    found = re.search(r"HEALTHCHECK .*?CMD (\[.*?\])$", DOCKERFILE, re.MULTILINE | re.DOTALL)
+    assert found is not None
+    code = yaml.safe_load(found[1])[2]
+    catalog = Catalog(str(tmp_path / "c.db"), create=True)
+    with catalog, serving(catalog, tmp_path / "cache") as url:
+        here = code.replace("http://127.0.0.1:8765/", url + "/")
+        assert here != code
+        subprocess.run([sys.executable, "-c", here], check=True, timeout=30)
+
+
+def test_every_service_and_container_says_what_it_needs() -> None:
+    services = documents("compose.yaml")[0]["services"]
+    for name, service in services.items():
+        assert {"build", "image"} & set(service), name
+        for other, condition in service.get("depends_on", {}).items():
+            needs_check = condition["condition"] == "service_healthy"
+            assert not needs_check or "healthcheck" in services[other], name
+    kinds = [(one["apiVersion"], one["kind"]) for one in documents("kubernetes.yaml")]
+    assert kinds == [
+        ("apps/v1", "Deployment"),
+        ("v1", "Service"),
+        ("networking.k8s.io/v1", "Ingress"),
+    ]
+    probe = container()["containers"][0]["readinessProbe"]["httpGet"]
+    assert probe["path"] == "/health"
+    ports = {one["name"] for one in container()["containers"][0]["ports"]}
+    assert probe["port"] in ports
+
+
+def test_what_the_user_of_the_image_writes_is_mounted_or_its_own() -> None:
+    folders = set(re.findall(r"VISTADEX_\w+=(/\w+)", DOCKERFILE))
+    assert folders == {"/data", "/cache"}
+    owned = re.search(r"install -d -o (\w+) -g \w+ (.+)$", DOCKERFILE, re.MULTILINE)
+    assert owned is not None
+    assert set(owned[2].split()) == folders
+    mounts = {one["mountPath"] for one in container()["containers"][0]["volumeMounts"]}
+    assert folders | {"/tmp"} <= mounts
+    web = documents("compose.yaml")[0]["services"]["web"]
+    assert {one.partition(":")[2] for one in web["volumes"]} == folders
+    assert web["read_only"]
+    assert web["tmpfs"] == ["/tmp"]
 
 
 @pytest.mark.parametrize("name", ["Dockerfile", "compose.yaml", "kubernetes.yaml"])

@@ -183,13 +183,15 @@ def test_what_was_paid_for_is_kept_when_someone_stops_the_run(
     assert counts(photos)["Picture"] == script.pictures
 
 
+def no_green(jpeg: bytes) -> Any:
+    """An answer that refuses what is green."""
+    green = main_color(jpeg) == "Green"
+    return image_error(code_pb2.INVALID_ARGUMENT) if green else annotations(Fine=0.9)
+
+
 def test_a_refused_picture_is_a_failure_that_later_runs_try_again(
     script: Script, photos: Path
 ) -> None:
-    def no_green(jpeg: bytes) -> Any:
-        green = main_color(jpeg) == "Green"
-        return image_error(code_pb2.INVALID_ARGUMENT) if green else annotations(Fine=0.9)
-
     script.steps = [no_green] * PHOTOS
     done = index(photos, 100)
     assert (done.indexed, dict(done.failures)) == (20, {"refused": 10})
@@ -199,6 +201,42 @@ def test_a_refused_picture_is_a_failure_that_later_runs_try_again(
     script.steps.clear()
     again = index(photos, 100)
     assert (again.indexed, again.unchanged, again.calls) == (10, 20, 10)
+
+
+def seen(photos: Path) -> dict[str, int]:
+    """How many images each model has seen."""
+    with Catalog(photos.parent / "catalog.db") as opened:
+        return {one.name: one.images for one in opened.stats().models}
+
+
+def test_what_other_models_found_in_a_refused_picture_is_kept(script: Script, photos: Path) -> None:
+    detector = RedSquareDetector()
+    script.steps = [no_green] * PHOTOS
+    done = index(photos, 100, detector=detector)
+    assert (done.indexed, done.refused, dict(done.failures)) == (PHOTOS, 10, {})
+    assert seen(photos) == {detector.name: PHOTOS, "google-vision": 20}
+    with Catalog(photos.parent / "catalog.db") as opened:
+        images = [opened.image(result.image.id) for result in opened.search(limit=100).results]
+    warned = [one for one in images if one.warning]
+    assert (len(images), len(warned)) == (PHOTOS, 10)
+    for one in warned:
+        assert "refused: google-vision: INVALID_ARGUMENT: Bad image data." in (one.warning or "")
+        assert one.width == 80
+    script.steps.clear()
+    again = index(photos, 100, detector=detector)
+    assert (again.indexed, again.unchanged, again.refused, again.calls) == (10, 20, 0, 10)
+    assert seen(photos) == {detector.name: PHOTOS, "google-vision": PHOTOS}
+    with Catalog(photos.parent / "catalog.db") as opened:
+        assert opened.image(warned[0].id).warning is None
+
+
+def test_labels_that_were_paid_for_outlast_a_later_refusal(script: Script, photos: Path) -> None:
+    index(photos, 100)
+    script.steps = [no_green] * PHOTOS
+    done = index(photos, 100, detector=RedSquareDetector(), only="all")
+    assert (done.indexed, done.refused) == (PHOTOS, 10)
+    known = {name: number for name, number in counts(photos).items() if "square" not in name}
+    assert known == {"Fine": 20, "Green": 10, "Picture": 10}
 
 
 def test_a_file_that_is_no_picture_is_not_sent(script: Script, photos: Path) -> None:
@@ -257,6 +295,7 @@ def test_the_command_states_the_cost_before_and_what_is_left_after(
     assert "20 pictures sent to be labeled: about $10.00" in done.stdout
     assert "10 images left: about $5.00" in done.stdout
     assert "the same command goes on with the images left" in done.stderr
+    assert "without the labeler" not in done.stdout
     rest = command(photos, "--max-calls", "20", "--json")
     assert json.loads(rest.stdout)["calls"] == 10
     assert json.loads(rest.stdout)["left"] == 0

@@ -6,12 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from typer.testing import CliRunner
 
-from vistadex import models
+from vistadex import cli, models
 from vistadex.decoding import decode
-from vistadex.errors import ModelError
+from vistadex.errors import ModelError, UsageError
 from vistadex.models.graphs import load_onnx
-from vistadex.models.rewriting import chain_pools, fuse_focus
+from vistadex.models.preprocessing import Preprocessor
+from vistadex.models.rewriting import chain_pools, fuse_focus, make_faster
 from vistadex.models.store import file_sha256
 from vistadex.models.trials import Trial
 from vistadex.records import Detections
@@ -99,6 +101,52 @@ def test_yolox_nano_gets_faster_and_finds_the_same(shared_data: Path, tmp_path: 
         assert np.array_equal(one.class_ids, other.class_ids)
         assert np.allclose(one.scores, other.scores, atol=1e-4)
         assert np.allclose(one.boxes_xyxy, other.boxes_xyxy, atol=0.01)
+
+
+def test_both_graphs_are_compared_on_the_pictures_given(shared_data: Path, tmp_path: Path) -> None:
+    weights = shared_data / "weights" / "yolox_nano.onnx"
+    folder = shared_data / "coco" / "images" / "val"
+    images = [decode(path.read_bytes()) for path in sorted(folder.iterdir())[:4]]
+    store = models.ModelStore(tmp_path / "store")
+    file = store.add(weights, optimize=True, check_with=images)
+    difference = file.card.metrics["optimize_difference"]
+    sessions = [Trial(path) for path in (weights, file.path)]
+    largest = 0.0
+    for image in images:
+        fitting = Preprocessor(file.card.input, (416, 416), rectangular=False)
+        picture = np.empty((1, 3, 416, 416), np.float32)
+        place = fitting.place(image.width, image.height)
+        fitting.write(fitting.reduced(image), place, picture[0])
+        (one,), (other,) = (run_it(picture) for run_it in sessions)
+        assert np.abs(one[..., 4:] - other[..., 4:]).max() < 1e-4  # scores
+        largest = max(largest, float(np.abs(one - other).max()))
+    assert difference == pytest.approx(largest)
+    assert difference < 5e-4  # positions of boxes, in cells
+
+
+def test_the_command_says_the_largest_difference(shared_data: Path, tmp_path: Path) -> None:
+    line = ["models", "add", str(shared_data / "weights" / "yolox_nano.onnx")]
+    pictures = str(shared_data / "bccd" / "BCCD" / "JPEGImages")
+    line += ["--pictures", pictures, "--models", str(tmp_path)]
+    refused = CliRunner().invoke(cli.app, line)
+    assert isinstance(refused.exception, UsageError)
+    done = CliRunner().invoke(cli.app, [*line, "--optimize"])
+    assert done.exit_code == 0
+    assert "on 16 pictures no number of the output changed by more than" in done.stdout
+
+
+def test_a_rewrite_that_changes_outputs_is_refused(tmp_path: Path) -> None:
+    """The sine of large sums: their rounding, which depends on their order, decides it."""
+    model = focus_and_pools([(0, 0), (1, 0), (0, 1), (1, 1)], [5])
+    tensor = next(one for one in model.graph.initializer if one.name == "weights")
+    values = numpy_helper.to_array(tensor) * np.float32(1e4)
+    tensor.CopyFrom(numpy_helper.from_array(values, "weights"))
+    model.graph.node.append(helper.make_node("Sin", ["output"], ["sine"]))
+    model.graph.output[0].name = "sine"
+    how = models.Preprocessing(size_wh=(48, 32), color="RGB", resize="stretch")
+    card = models.ModelCard(name="one", task="embedder", head="embedding", input=how)
+    with pytest.raises(ModelError, match="its output would change by"):
+        make_faster(model.SerializeToString(), card, tmp_path / "one.onnx")
 
 
 def test_a_graph_without_anything_to_gain_says_so(shared_data: Path, tmp_path: Path) -> None:

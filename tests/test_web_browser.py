@@ -31,6 +31,8 @@ from vistadex.web import create_app
 from vistadex.web.serving import bind
 
 CHROMIUM = Path("/usr/bin/chromium")
+PATIENCE_MS = 30_000
+"""Other tests may be using this machine."""
 OPTIONS = (
     "--no-sandbox --disable-gpu --disable-background-networking --disable-quic --no-first-run "
     "--disable-component-update --disable-sync"
@@ -100,8 +102,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 class serving:
     """A real server over a catalog on a free port of this machine."""
 
-    def __init__(self, catalog: Catalog, cache_folder: Path) -> None:
-        config = uvicorn.Config(create_app(catalog, cache_folder), log_level="warning")
+    def __init__(self, catalog: Catalog, cache_folder: Path, **options: Any) -> None:
+        config = uvicorn.Config(create_app(catalog, cache_folder, **options), log_level="warning")
         self.server = uvicorn.Server(config)
         self.socket = bind("127.0.0.1", 0)
         self.thread = threading.Thread(target=self.server.run, args=([self.socket],))
@@ -120,6 +122,7 @@ class serving:
 def browser() -> Iterator[Browser]:
     if not CHROMIUM.exists():
         pytest.skip(f"{CHROMIUM} is absent; apt-get install chromium")
+    expect.set_options(timeout=PATIENCE_MS)  # for every test of this process
     with sync_playwright() as playwright:
         with playwright.chromium.launch(executable_path=CHROMIUM, args=OPTIONS) as browser:
             yield browser
@@ -128,7 +131,7 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def context(browser: Browser) -> Iterator[BrowserContext]:
     context = browser.new_context(viewport={"width": 1280, "height": 800})
-    context.set_default_timeout(10_000)
+    context.set_default_timeout(PATIENCE_MS)
     yield context
     context.close()
 
@@ -175,7 +178,7 @@ def eventually(page: Page, condition: str) -> None:
     A condition may speak of elements that are not there yet.
     """
     attempt = f"(() => {{ try {{ return {condition}; }} catch {{ return false; }} }})()"
-    for _ in range(200):
+    for _ in range(PATIENCE_MS // 50):
         if page.evaluate(attempt):
             return
         page.wait_for_timeout(50)

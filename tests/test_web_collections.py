@@ -66,12 +66,35 @@ def test_images_are_taken_out_again(client: TestClient) -> None:
     assert (done["changed"], done["collection"]["images"]) == (2, 2)
 
 
-def test_a_name_alone_makes_an_empty_collection(client: TestClient) -> None:
-    assert client.post(COLLECTIONS, json={"name": "later"}).json()["collection"]["images"] == 0
+@pytest.mark.parametrize("more", [{}, {"ids": []}, {"remove": True}, {"q": None}])
+def test_a_name_alone_means_no_images_and_is_refused(
+    client: TestClient, catalog: Catalog, more: dict[str, object]
+) -> None:
+    catalog.collect("best", query="dog")
+    answer = client.post(COLLECTIONS, json={"name": "best", **more})
+    assert "no images are named; give ids" in error(answer, 400)["message"]
+    error(client.post(COLLECTIONS, data={"name": "other", "ids": ""}), 400)
+    assert [(one.name, one.images) for one in catalog.collections()] == [("best", 2)]
+
+
+def test_the_page_of_a_collection_takes_a_selection_out(client: TestClient) -> None:
+    client.post(COLLECTIONS, json={"name": "my best", "q": "dog"})
+    params = {"q": 'dog collection:"my best"'}
+    page = client.get("/", params=params, headers=HTML).text
+    assert '<input type="hidden" name="name" value="my best">' in page
+    assert "Take out of my best" in page
+    assert "Take out of" not in client.get("/?q=dog", headers=HTML).text
+    fields = {"name": "my best", "remove": "true", "ids": str(ids(client)["a.jpg"])}
+    answer = client.post(COLLECTIONS, data=fields, headers=HTML, follow_redirects=False)
+    assert (answer.status_code, answer.headers["location"]) == (
+        303,
+        queries.collection_href("my best"),
+    )
+    assert "<strong>1</strong> image" in client.get(answer.headers["location"], headers=HTML).text
 
 
 def test_collections_are_renamed_and_removed_by_the_page(client: TestClient) -> None:
-    id_ = client.post(COLLECTIONS, json={"name": "best"}).json()["collection"]["id"]
+    id_ = client.post(COLLECTIONS, json={"name": "best", "q": ""}).json()["collection"]["id"]
     page = client.get("/collections", headers=HTML).text
     assert f'action="{COLLECTIONS}/{id_}/rename"' in page
     renamed = client.post(
@@ -90,7 +113,7 @@ def test_collections_are_renamed_and_removed_by_the_page(client: TestClient) -> 
 
 
 def test_delete_says_what_is_gone(client: TestClient) -> None:
-    one = client.post(COLLECTIONS, json={"name": "best"}).json()["collection"]
+    one = client.post(COLLECTIONS, json={"name": "best", "q": ""}).json()["collection"]
     assert client.delete(f"{COLLECTIONS}/{one['id']}").json() == one
     assert "no such id" in error(client.delete(f"{COLLECTIONS}/{one['id']}"), 404)["message"]
 
@@ -101,8 +124,8 @@ def test_delete_says_what_is_gone(client: TestClient) -> None:
         ({}, "name: field required"),
         ({"name": ""}, "name: "),
         ({"name": "x" * 256}, "name: "),
-        ({"name": 'a"b'}, "collection name"),
-        ({"name": "a\nb"}, "collection name"),
+        ({"name": 'a"b', "q": ""}, "collection name"),
+        ({"name": "a\nb", "q": ""}, "collection name"),
         ({"name": "a", "ids": [0]}, "greater than or equal to 1"),
         ({"name": "a", "ids": [2**63]}, "less than or equal to"),
         ({"name": "a", "ids": "1,x"}, "valid integer"),
@@ -131,7 +154,7 @@ def test_unknown_images_and_collections_are_not_found(client: TestClient) -> Non
     assert "unknown collection 'best'" in error(answer, 404)["message"]
     answer = client.post(f"{COLLECTIONS}/7/rename", json={"name": "x"})
     assert "no such id" in error(answer, 404)["message"]
-    client.post(COLLECTIONS, json={"name": "best"})
+    client.post(COLLECTIONS, json={"name": "best", "q": ""})
     answer = client.get("/api/v1/search", params={"q": "collection:bist"})
     assert error(answer, 400)["suggestions"] == ["best"]
 

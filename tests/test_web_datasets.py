@@ -6,17 +6,15 @@ import io
 import os
 import time
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from starlette.testclient import TestClient
 
 from tests.web_catalog import HTML, error
-from tests.web_jobs import asking, ended, indexed_catalog, model_store, photos_folder
+from tests.web_jobs import asking, browsing, ended, indexed_catalog, model_store, photos_folder
 from vistadex.catalog import Catalog
 from vistadex.datasets import build_dataset, plan_dataset
-from vistadex.models.store import ModelStore
 from vistadex.web import building
 from vistadex.web.building import ABOUT, WHOLE, Shelf
 from vistadex.web.jobs import Jobs
@@ -25,18 +23,9 @@ from vistadex.web.zipping import zipped
 pytestmark = pytest.mark.timeout(180)
 photos = pytest.fixture(photos_folder)
 store = pytest.fixture(model_store)
+catalog = pytest.fixture(indexed_catalog)
+client = pytest.fixture(browsing)
 ORDER: dict[str, object] = {"classes": ["person", "car"], "per_class": "8", "seed": "3"}
-
-
-@pytest.fixture
-def catalog(tmp_path: Path, photos: Path, store: ModelStore) -> Iterator[Catalog]:
-    yield from indexed_catalog(tmp_path, photos, store)
-
-
-@pytest.fixture
-def client(catalog: Catalog, tmp_path: Path) -> Iterator[TestClient]:
-    with asking(catalog, tmp_path) as client:
-        yield client
 
 
 def test_a_set_is_what_was_counted_and_comes_as_a_zip(client: TestClient) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,17 +11,12 @@ from tests.web_jobs import indexed_catalog, model_store, photos_folder, wait_for
 from vistadex.catalog import Catalog
 from vistadex.catalog.runs import get_run
 from vistadex.errors import NotFoundError, UsageError
-from vistadex.models.store import ModelStore
 from vistadex.web.jobs import BusyError, Jobs
 
 pytestmark = pytest.mark.timeout(180)
 photos = pytest.fixture(photos_folder)
 store = pytest.fixture(model_store)
-
-
-@pytest.fixture
-def catalog(tmp_path: Path, photos: Path, store: ModelStore) -> Iterator[Catalog]:
-    yield from indexed_catalog(tmp_path, photos, store)
+catalog = pytest.fixture(indexed_catalog)
 
 
 def index(photos: Path) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from tests.web_catalog import HTML, error
-from tests.web_jobs import PHOTOS, asking, indexed_catalog, model_store, photos_folder
+from tests.web_jobs import PHOTOS, asking, browsing, indexed_catalog, model_store, photos_folder
 from vistadex.catalog import Catalog
 from vistadex.errors import ModelError
 from vistadex.models.cards import ModelCard
@@ -20,22 +19,13 @@ from vistadex.models.store import ModelStore
 
 photos = pytest.fixture(photos_folder)
 store = pytest.fixture(model_store)
+catalog = pytest.fixture(indexed_catalog)
+client = pytest.fixture(browsing)
 JUDGED: dict[str, Any] = {
     "data": "240 pictures of COCO val2017",
     "confusion": {"classes": ["cat", "dog"], "counts": [[90, 10], [4, 96]]},
     "quantization": {"mAP": [0.4, 0.3], "size_bytes": [4_000_000, 1_000_000]},
 }
-
-
-@pytest.fixture
-def catalog(tmp_path: Path, photos: Path, store: ModelStore) -> Iterator[Catalog]:
-    yield from indexed_catalog(tmp_path, photos, store)
-
-
-@pytest.fixture
-def client(catalog: Catalog, tmp_path: Path) -> Iterator[TestClient]:
-    with asking(catalog, tmp_path) as client:
-        yield client
 
 
 def test_models_say_what_they_have_seen(client: TestClient) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -137,6 +138,21 @@ def test_a_taken_port_is_said_with_the_cure() -> None:
 def test_a_query_written_again_asks_the_same(text: str) -> None:
     query = parse(text)
     assert parse(queries.query_text(query)) == query
+
+
+@pytest.mark.parametrize("text", ["", "dog", "dog | a*c", 'q=* & "a & b" -x*', 'dog source:"q=*"'])
+@pytest.mark.parametrize("changes", [{}, {"source": ""}, {"min_score": 0.0, "after": "1.2.3"}])
+def test_many_addresses_are_those_that_would_be_made_one_by_one(
+    text: str, changes: dict[str, str | float]
+) -> None:
+    asked = Asked(q=text, min_score=0.25, source="q=%2A & more", limit=7)
+    href = queries.search_hrefs(asked, **changes)
+    for query in ("*", "a & b", 'relation:"a/%/b"', "ümläut"):
+        assert href(query) == queries.search_href(asked, q=query, **changes)
+    more = queries.term_hrefs(asked, parse(text))
+    for term in (Term("cat"), Term("a & b", min_boxes=2), Term("a*b=c%")):
+        query = replace(parse(text), terms=(*parse(text).terms, term))
+        assert more(term) == queries.search_href(asked, q=queries.query_text(query))
 
 
 @pytest.mark.parametrize("name", ["score", "test score", "score board", "highscore", "Score"])

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+import sqlalchemy as sa
 from starlette.testclient import TestClient
 
 import vistadex
@@ -90,6 +91,33 @@ def test_thumbnails_come_from_the_cache_when_the_source_is_gone(
     before = client.get(f"/thumbnail/{found['a.jpg']}").content
     (folder / "a.jpg").unlink()
     assert client.get(f"/thumbnail/{found['a.jpg']}").content == before
+
+
+def test_a_thumbnail_shown_under_its_tag_needs_neither_catalog_nor_disk(
+    client: TestClient, catalog: Catalog, folder: Path, tmp_path: Path
+) -> None:
+    url = f"/thumbnail/{ids(client)['a.jpg']}"
+    url += "?v=" + client.get(url).headers["etag"].strip('"')
+    before = client.get(url)
+    shutil.rmtree(tmp_path / "cache")
+    (folder / "a.jpg").unlink()
+    asked: list[object] = []
+    sa.event.listen(catalog.engine, "before_cursor_execute", lambda *args: asked.append(args))
+    again = client.get(url)
+    assert (again.content, again.headers) == (before.content, before.headers)
+    assert client.get(url, headers={"If-None-Match": before.headers["etag"]}).status_code == 304
+    assert asked == []
+
+
+def test_the_tag_of_another_image_shows_nothing_of_it(client: TestClient) -> None:
+    found = ids(client)
+    one, other = (f"/thumbnail/{found[name]}" for name in ("a.jpg", "b.png"))
+    tag = client.get(one).headers["etag"].strip('"')
+    assert client.get(f"{one}?v={tag}").status_code == 200
+    answer = client.get(f"{other}?v={tag}")
+    assert size_of(answer.content) == (85, 256)
+    assert answer.headers["cache-control"] == "private, no-cache"
+    assert client.get(f"/thumbnail/999999?v={tag}").status_code == 404
 
 
 def test_a_changed_file_is_not_kept_under_its_old_version(

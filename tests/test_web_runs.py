@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from tests.web_catalog import HTML, error
 from tests.web_jobs import (
     PHOTOS,
     asking,
+    browsing,
     ended,
     indexed_catalog,
     model_store,
@@ -22,24 +22,23 @@ from tests.web_jobs import (
 )
 from vistadex.catalog import Catalog
 from vistadex.catalog.runs import Recorder, list_runs
-from vistadex.models.store import ModelStore
 from vistadex.progress import Silent
 
 pytestmark = pytest.mark.timeout(180)
 photos = pytest.fixture(photos_folder)
 store = pytest.fixture(model_store)
+catalog = pytest.fixture(indexed_catalog)
+client = pytest.fixture(browsing)
 ORDER = {"source": "1", "detector": "yolox_nano", "only": "all"}
 
 
-@pytest.fixture
-def catalog(tmp_path: Path, photos: Path, store: ModelStore) -> Iterator[Catalog]:
-    yield from indexed_catalog(tmp_path, photos, store)
-
-
-@pytest.fixture
-def client(catalog: Catalog, tmp_path: Path) -> Iterator[TestClient]:
-    with asking(catalog, tmp_path) as client:
-        yield client
+def test_a_run_says_what_a_labeler_refused(client: TestClient, catalog: Catalog) -> None:
+    for refused, said in ((2, "3 indexed, 0 unchanged, 0 failed, 2 without the labeler"), (0, "")):
+        with Recorder(catalog, "index", "photos with google-vision", Silent()) as recorder:
+            recorder.summary = {"images": 3, "indexed": 3, "refused": refused}
+        sentence = client.get("/api/v1/runs").json()["runs"][0]["sentence"]
+        assert said in sentence
+        assert ("without the labeler" in sentence) == bool(refused)
 
 
 def heard(client: TestClient, id: int) -> list[dict[str, object]]:
@@ -139,6 +138,13 @@ def test_a_stream_tells_every_change_once(catalog: Catalog, client: TestClient) 
     events = heard(client, 2)
     assert len(events) == 1  # It has ended: nothing follows.
     assert str(events[0]["sentence"]).startswith("7 images imported with 5 boxes and 2 relations")
+
+
+def test_a_training_says_what_came_out(catalog: Catalog, client: TestClient) -> None:
+    with Recorder(catalog, "train", "detector of 3 classes on x", Silent()) as recorder:
+        recorder.summary = {"epochs": 5, "images": 1292, "metrics": {"AP50": 0.81234}}
+    said = client.get("/api/v1/runs").json()["runs"][0]["sentence"]
+    assert said.startswith("A detector trained for 5 epochs on 1,292 images, AP50 0.812, in ")
 
 
 def test_a_failed_run_shows_why_without_markup(catalog: Catalog, client: TestClient) -> None:

@@ -12,18 +12,13 @@ from tests.test_web_browser import browser, context, serving
 from tests.web_jobs import indexed_catalog, model_store, photos_folder
 from vistadex.catalog import Catalog
 from vistadex.catalog.runs import Recorder
-from vistadex.models.store import ModelStore
 from vistadex.progress import Silent
 
 __all__ = ["browser", "context"]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 photos = pytest.fixture(photos_folder)
 store = pytest.fixture(model_store)
-
-
-@pytest.fixture
-def catalog(tmp_path: Path, photos: Path, store: ModelStore) -> Iterator[Catalog]:
-    yield from indexed_catalog(tmp_path, photos, store)
+catalog = pytest.fixture(indexed_catalog)
 
 
 @pytest.fixture
@@ -34,8 +29,6 @@ def site(catalog: Catalog, tmp_path: Path) -> Iterator[str]:
 
 @pytest.fixture
 def page(context: BrowserContext, site: str) -> Page:
-    context.set_default_timeout(30_000)
-    expect.set_options(timeout=30_000)
     page = context.new_page()
     page.on("pageerror", lambda error: pytest.fail(str(error)))
     return page

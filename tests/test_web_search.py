@@ -17,7 +17,7 @@ from starlette.testclient import TestClient
 from tests.test_catalog_facets import filled
 from tests.web_catalog import HTML, asking, error, filled_catalog, pictures_folder
 from vistadex.catalog import Catalog
-from vistadex.grammar import parse
+from vistadex.grammar import WORDS, parse
 from vistadex.web import create_app, queries, spreadsheet
 from vistadex.web.api import Asked
 
@@ -25,6 +25,8 @@ folder = pytest.fixture(pictures_folder)
 catalog = pytest.fixture(filled_catalog)
 client = pytest.fixture(asking)
 VALUE = re.compile(r'<a href="([^"]*)"><span>([^<]*)</span> <b>([\d,]*)</b>')
+FIELD = re.compile(r"(\w+): \[([^\]]*)\]")
+"""Of the words that the search box knows."""
 BAR = re.compile(r'<a(?: href="([^"]*)")? title="(\w+) from ([\d.]+): ([\d,]+) ')
 
 
@@ -143,9 +145,34 @@ def test_completion_begins_with_whole_names(client: TestClient) -> None:
     assert names(prefix="LIGHT") == ["traffic light"]
     assert names(prefix="t", limit=1) == names(prefix="t")[:1]
     assert names(prefix="dog", kind="predicate") == []
+    assert names(prefix="DoG") == ["dog"]
     assert names(prefix="nothing") == []
     error(client.get("/api/v1/complete", params={"prefix": "d", "kind": "image"}), 400)
     error(client.get("/api/v1/complete"), 400)
+
+
+def test_completion_knows_collections(client: TestClient, catalog: Catalog) -> None:
+    for name in ("My holiday", "holiday", "Größe"):
+        catalog.collect(name, query="dog")
+
+    def names(prefix: str) -> list[str]:
+        params = {"prefix": prefix, "kind": "collection"}
+        return [
+            one["name"] for one in client.get("/api/v1/complete", params=params).json()["choices"]
+        ]
+
+    assert names("HOL") == ["holiday", "My holiday"]
+    assert names("GRÖSSE") == ["Größe"]
+    assert sorted(names("")) == ["Größe", "My holiday", "holiday"]
+    found = client.get("/api/v1/complete", params={"prefix": "hol"}).json()["choices"]
+    assert found == []  # without its kind, a name is a class or a predicate
+
+
+def test_the_search_box_knows_the_words_of_the_grammar() -> None:
+    script = (Path(queries.__file__).parent / "static" / "search.js").read_text(encoding="utf-8")
+    (line,) = re.findall(r"^const WORDS = \{(.*)\};$", script, re.MULTILINE)
+    found = {name: tuple(re.findall(r"'(\w+)'", some)) for name, some in FIELD.findall(line)}
+    assert found == WORDS
 
 
 def test_completion_knows_predicates(mixed: TestClient) -> None:

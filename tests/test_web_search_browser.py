@@ -203,6 +203,42 @@ def test_relations_are_completed_part_by_part(page: Page, site: str) -> None:
     expect(page.locator(".total strong")).to_have_text("16")
 
 
+def test_collections_and_words_are_completed(page: Page, site: str) -> None:
+    page.request.post(site + "/api/v1/collections", form={"name": "My holiday", "ids": "1,2,3"})
+    page.goto(site)
+    options = page.get_by_role("option")
+    page.keyboard.type("dog Collection:")
+    expect(options).to_have_text(["My holiday 3"])
+    page.keyboard.type("HOL")
+    expect(options).to_have_text(["My holiday 3"])
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Tab")
+    expect(page.locator("#q")).to_have_value('dog Collection:"My holiday" ')
+    page.keyboard.type("sort:")
+    expect(options).to_have_count(2)
+    page.keyboard.type("n")
+    expect(options).to_have_count(1)
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**sort%3Anewest**")
+    expect(page.locator(".total strong")).to_have_text("3")
+
+
+def test_a_selection_is_taken_out_of_a_collection(page: Page, site: str) -> None:
+    page.request.post(site + "/api/v1/collections", form={"name": "few", "ids": "4,5,6"})
+    page.goto(site + "/?q=collection%3Afew")
+    page.locator("#actions summary").click()
+    expect(page.get_by_role("button", name="Take out of few")).to_be_hidden()
+    page.keyboard.press("Escape")
+    page.locator(".tile").first.focus()
+    page.keyboard.press("Space")
+    page.get_by_role("button", name="Take out of few").click()
+    expect(page.locator(".total strong")).to_have_text("2")
+    expect(page.locator("#actions summary")).to_have_text("Use all")
+    page.goto(site + "/?q=dog")
+    expect(page.get_by_role("button", name="Take out of")).to_have_count(0)
+
+
 def test_the_theme_is_remembered_and_there_from_the_first(browser: Browser, site: str) -> None:
     with browser.new_context(color_scheme="light") as context:
         page = context.new_page()

@@ -52,8 +52,14 @@ def indexed_catalog(tmp_path: Path, photos: Path, store: ModelStore) -> Iterator
         yield catalog
 
 
+def browsing(catalog: Catalog, tmp_path: Path) -> Iterator[TestClient]:
+    """A client of the app; for a fixture."""
+    with asking(catalog, tmp_path) as client:
+        yield client
+
+
 def asking(catalog: Catalog, tmp_path: Path, **options: object) -> TestClient:
-    """A client of the app."""
+    """A client of the app with options."""
     app = create_app(catalog, tmp_path / "cache", **options)  # type: ignore[arg-type]
     return TestClient(app, base_url="http://127.0.0.1:8765", raise_server_exceptions=False)
 

@@ -22,11 +22,14 @@ from vistadex import (
     cli_collections,
     cli_datasets,
     cli_duplicates,
+    cli_evaluate,
+    cli_quantize,
     cli_search,
     cli_similar,
 )
 from vistadex.cli_catalog import catalog_app
 from vistadex.cli_models import models_app
+from vistadex.cli_train import train_app
 from vistadex.console import (
     CatalogOption,
     JsonOption,
@@ -51,6 +54,7 @@ app = typer.Typer(
 )
 app.add_typer(models_app, name="models")
 app.add_typer(catalog_app, name="catalog")
+app.add_typer(train_app, name="train")
 app.command("import")(cli_annotations.import_annotations)
 app.command("export")(cli_annotations.export_annotations)
 app.command()(cli_annotations.compare)
@@ -65,6 +69,8 @@ app.command()(cli_collections.collect)
 app.command()(cli_datasets.dataset)
 app.command()(cli_duplicates.duplicates)
 app.command()(cli_similar.similar)
+app.command()(cli_evaluate.evaluate)
+app.command()(cli_quantize.quantize)
 
 INTERRUPTED = 130
 
@@ -191,6 +197,8 @@ def print_summary(summary: Summary) -> None:
     )
     for reason, number in summary.failures.items():
         out(f"  {number:,} {reason}")
+    if summary.refused:
+        out(f"  {summary.refused:,} indexed without the labeler, which refused them")
     if summary.calls:
         out(f"  {summary.calls:,} pictures sent to be labeled: about ${summary.calls_usd:,.2f}")
     if summary.left:
@@ -207,6 +215,9 @@ def show(
         Path | None, typer.Option("--output", "-o", help="File to write; default: NAME.boxes.jpg.")
     ] = None,
     min_score: Annotated[float, typer.Option(help="Boxes with a lower score are left out.")] = 0.0,
+    apart: Annotated[
+        bool, typer.Option("--apart", help="People's boxes and those of models side by side.")
+    ] = False,
     catalog: CatalogOption = None,
     json_: JsonOption = False,
 ) -> None:
@@ -217,7 +228,7 @@ def show(
     with open_catalog(catalog) as opened:
         known = find_image(opened, image)
     path = output or Path(Path(known.key).stem + ".boxes.jpg")
-    save_with_boxes(known, path, min_score=min_score)
+    save_with_boxes(known, path, min_score=min_score, apart=apart)
     if json_:
         out_json({**jsonable.image(known), "drawn": str(path)})
         return
@@ -337,6 +348,10 @@ def serve(
         list[str] | None,
         typer.Option(help="Bucket or folder into which visitors may have data sets written."),
     ] = None,
+    keep_to: Annotated[
+        str | None,
+        typer.Option(help="Bucket or folder for pictures that visitors ask to be kept."),
+    ] = None,
     cache: Annotated[Path | None, typer.Option(help="Folder for thumbnails.")] = None,
     json_: JsonOption = False,
 ) -> None:
@@ -359,6 +374,7 @@ def serve(
         labelers=tuple(labeler or ()),
         max_calls=max_calls,
         export_to=tuple(export_to or ()),
+        keep_to=keep_to,
     )
     with open_catalog(catalog) as opened:
 

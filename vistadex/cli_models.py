@@ -15,10 +15,14 @@ if TYPE_CHECKING:
     from vistadex.models import ModelFile, ModelStore
     from vistadex.models.looking import Look
     from vistadex.models.store import AddOptions
+    from vistadex.records import DecodedImage
 
 models_app = typer.Typer(
     help="The model store: what `index` can look with.", no_args_is_help=True, rich_markup_mode=None
 )
+
+CHECKED = 16
+"""Pictures with which an optimized graph is compared."""
 
 ModelsOption = Annotated[Path | None, typer.Option("--models", help="Folder of the model store.")]
 
@@ -76,6 +80,10 @@ def models_add(
         int | None,
         typer.Option(help="Side in pixels of the input, where the graph leaves it open."),
     ] = None,
+    pictures: Annotated[
+        str | None,
+        typer.Option(help="With --optimize: pictures to check with; else random ones."),
+    ] = None,
     try_: Annotated[
         Path | None,
         typer.Option("--try", metavar="IMAGE", help="Only look what it finds; store nothing."),
@@ -95,6 +103,8 @@ def models_add(
         "size": size,
         "preset": preset,
     }
+    if pictures is not None:
+        said["check_with"] = check_pictures(pictures, optimize)
     store = model_store(models)
     if try_ is not None:
         from vistadex.models.looking import look
@@ -106,6 +116,11 @@ def models_add(
         out_json(model_json(added))
     else:
         out(f"{added.card.name}: {added.card.task}, {len(added.card.classes)} classes")
+        if optimize:
+            where = f"{len(said.get('check_with', ())) or 2} pictures"
+            where += "" if pictures else " of random pixels"
+            most = added.card.metrics["optimize_difference"]
+            out(f"optimized; on {where} no number of the output changed by more than {most:.2g}")
 
 
 @models_app.command("pull")
@@ -177,6 +192,63 @@ def models_remove(
         out_json(model_json(removed))
     else:
         out(f"{removed.card.name} removed")
+
+
+@models_app.command("export")
+def models_export(
+    model: Annotated[str, typer.Argument(help="Name, SHA-256 prefix, or path of an .onnx file.")],
+    out_: Annotated[Path, typer.Argument(metavar="OUT", help="File to write: .onnx or .tflite.")],
+    format: Annotated[str, typer.Option(help="onnx or tflite; auto goes by OUT.")] = "auto",
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Weights in int8: a quarter of the bytes.")
+    ] = False,
+    size: Annotated[
+        int | None, typer.Option(help="Side in pixels of an input of fixed size.")
+    ] = None,
+    pictures: Annotated[
+        str | None, typer.Option(help="Pictures to check with: folder or bucket; else random.")
+    ] = None,
+    count: Annotated[int, typer.Option(help="How many of them.")] = 16,
+    models: ModelsOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Write a model as one ONNX or TensorFlow Lite file, checked against the model."""
+    from vistadex.converting import export_model
+
+    done = export_model(
+        model,
+        out_,
+        format=format,
+        int8=int8,
+        size=size,
+        pictures=pictures,
+        count=count,
+        models=models,
+    )
+    if json_:
+        out_json(done.to_dict())
+        return
+    out(f"{done.path}: {done.size_bytes:,} bytes, the model has {done.before_bytes:,}")
+    where = f"pictures of {done.source}" if done.source else "pictures of random pixels"
+    out(
+        f"on {done.pictures} {where}: largest difference of an output {done.max_difference:.2g}, "
+        f"agreement of results {done.agreement:.4f}"
+    )
+    for reason, number in done.failures.items():
+        say(f"  {number:,} pictures could not be used: {reason}")
+
+
+def check_pictures(source: str, optimize: bool) -> list[DecodedImage]:
+    """Some pictures of a source.
+
+    Raises: UsageError if nothing is to be checked with them; SourceError.
+    """
+    from vistadex.errors import UsageError
+    from vistadex.quantizing.pictures import read
+
+    if not optimize:
+        raise UsageError("--pictures: checks what --optimize does; add it or leave them out")
+    return read(source, CHECKED).images
 
 
 class Tenths:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import colorsys
 import zlib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,8 @@ PEOPLE = frozenset({"human"})
 Color = tuple[int, int, int]
 Corners = tuple[float, float, float, float]
 _DARK = (0, 0, 0)
+GAP = 8
+"""White pixels between pictures."""
 
 
 def hue(class_name: str) -> int:
@@ -108,15 +110,64 @@ def _touch(one: Corners, other: Corners) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
-def save_with_boxes(image: IndexedImage, path: Path, *, min_score: float = 0.0) -> None:
+def beside(pictures: Sequence[Pixels]) -> Pixels:
+    """Pictures in one row, white between them; the smaller ones end above white."""
+    height = max(one.shape[0] for one in pictures)
+    width = sum(one.shape[1] for one in pictures) + GAP * (len(pictures) - 1)
+    row = np.full((height, width, 3), 255, np.uint8)
+    left = 0
+    for one in pictures:
+        row[: one.shape[0], left : left + one.shape[1]] = one
+        left += one.shape[1] + GAP
+    return row
+
+
+def below(rows: Sequence[Pixels]) -> Pixels:
+    """Pictures in one column, as beside() puts them in a row."""
+    turned: Pixels = beside([np.swapaxes(one, 0, 1) for one in rows]).swapaxes(0, 1)
+    return turned
+
+
+def fitted(pixels: Pixels, long_side: int) -> Pixels:
+    """The picture at a size with no longer side."""
+    picture = Image.fromarray(pixels)
+    picture.thumbnail((long_side, long_side), Image.Resampling.LANCZOS)
+    return np.asarray(picture)
+
+
+def save(pixels: Pixels, path: Path) -> None:
+    """Writes a picture in the format that the file's ending names.
+
+    Raises: UsageError where it can't be written.
+    """
+    try:
+        Image.fromarray(pixels).save(path)
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise UsageError(
+            f"{path}: {why}, expected to write a .png or .jpg; name another"
+        ) from error
+
+
+def save_with_boxes(
+    image: IndexedImage, path: Path, *, min_score: float = 0.0, apart: bool = False
+) -> None:
     """Writes a JPEG of an indexed image, at full size, with its boxes.
 
+    Args:
+        apart: draw the picture twice, side by side: with people's boxes, and with those of models.
     Raises: SourceError or DecodingError where the picture can't be had; UsageError where the file
         can't be written.
     """
     content = open_source(image.source).read(image.key)
     boxes = [box for box in image.boxes if box.score >= min_score]
-    drawn = draw_boxes(decode(content.data, allow_truncated=bool(image.warning)).pixels, boxes)
+    pixels = decode(content.data, allow_truncated=bool(image.warning)).pixels
+    if apart:
+        theirs = [box for box in boxes if box.model in PEOPLE]
+        found = [box for box in boxes if box.model not in PEOPLE]
+        drawn = beside([draw_boxes(pixels, theirs), draw_boxes(pixels, found)])
+    else:
+        drawn = draw_boxes(pixels, boxes)
     try:
         path.write_bytes(encode_jpeg(drawn, quality=92))
     except OSError as error:

@@ -17,6 +17,7 @@
     │   └── SourceUnavailableError   the source did not answer; trying again may help
     ├── ModelError               a model file can't be used
     │   └── ModelQuestionError   the file alone does not say how to use it
+    ├── AccuracyDropError        a quantized model lost more than was allowed
     ├── LabelerError             a labeling service can't be used
     │   └── CallsUsedUpError     no more pictures may be sent to it in this run
     ├── CatalogError             the catalog can't be opened, read or written
@@ -136,6 +137,13 @@ class ModelError(VistadexError):
 
 class ModelQuestionError(ModelError):
     """The model file alone does not say how to use it; the message says what to add."""
+
+
+class AccuracyDropError(VistadexError):
+    """A quantized model lost more accuracy than was allowed; nothing was stored."""
+
+    exit_code = 10
+    http_status = 409
 
 
 class LabelerError(VistadexError):

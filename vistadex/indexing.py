@@ -49,6 +49,8 @@ class Summary:
     """Most memory that this process has held."""
     failures: Mapping[str, int]
     """Failed images of this run by reason."""
+    refused: int = 0
+    """Indexed ones that the labeler did not take: each has a warning, and is tried again."""
     calls: int = 0
     """Pictures sent to a labeling service in this run, those sent again included."""
     calls_usd: float = 0.0
@@ -236,6 +238,7 @@ def summarize(run: Run, seconds: float, labeling: Labeling) -> Summary:
         images_per_s=(run.indexed + failed) / seconds,
         peak_rss_bytes=peak_rss_bytes(),
         failures=dict(run.failures.most_common()),
+        refused=run.refused,
         calls=labeling.calls,
         calls_usd=labeling.usd(labeling.calls),
         left=labeling.left,

@@ -44,6 +44,8 @@ class Run:
     indexed: int = 0
     vanished: int = 0
     pruned: int = 0
+    refused: int = 0
+    """Indexed ones that a labeler did not take."""
     failures: Counter[str] = field(default_factory=Counter)
     reporting: threading.Lock = field(default_factory=threading.Lock)
 
@@ -219,6 +221,7 @@ class Run:
         reasons = Counter(one.failure.reason for one in outcomes if one.failure is not None)
         self.failures.update(reasons)
         self.indexed += len(outcomes) - reasons.total()
+        self.refused += sum(any(result is None for result in one.results) for one in outcomes)
         self.report()
 
     def report(self) -> None:

@@ -237,7 +237,7 @@ class Outcome:
     height: int = 0
     results: tuple[Result | None, ...] = ()
     """One for each of the shard's analyzers, in their order; empty where failure is set; None for
-    annotations where the file says nothing of that kind."""
+    annotations where the file says nothing of that kind, and for one that refuses the picture."""
     failure: Failure | None = None
     warning: str = ""
     """What is wrong with an image that has results all the same: only a part was readable."""

@@ -35,6 +35,8 @@ EXTRAS: Mapping[str, str] = {
     "openvino": "openvino",
     "google": "google-vision",
     "boto3": "rekognition",
+    "torch": "train",
+    "tensorboardX": "train",
     "psycopg": "postgres",
     "pymysql": "mysql",
 }

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -13,6 +14,8 @@ from vistadex.errors import UsageError
 
 T = TypeVar("T", str, int)
 FILE_NAME = "vistadex.toml"
+_ORT_TELEMETRY = "ORT_DISABLE_TELEMETRY"
+"""ONNX Runtime's own variable; 0 lets it report."""
 PLACES = {"catalog", "models", "cache"}
 """Settings that are files or folders: a leading ~ is the home folder."""
 
@@ -47,6 +50,7 @@ def table() -> tuple[Setting, ...]:
         Setting("max_pixels", 200_000_000, "pictures with more pixels are refused"),
         Setting("max_file_bytes", 1 << 30, "files with more bytes are refused"),
         Setting("read_ahead_bytes", 64 << 20, "bytes read ahead from a bucket"),
+        Setting("keep_max_bytes", 20 << 30, "bytes that `serve --keep-to` keeps at most"),
         Setting("hf_endpoint", "https://huggingface.co", "where hf:// files are"),
         Setting("hf_token", "", "secret for Hugging Face files that are not public"),
         Setting(
@@ -75,6 +79,17 @@ def environment(**changes: str) -> dict[str, str]:
     return {**os.environ, **{f"VISTADEX_{name.upper()}": text for name, text in changes.items()}}
 
 
+@contextmanager
+def without_telemetry() -> Iterator[None]:
+    """Within it ONNX Runtime is imported without its telemetry, unless the user wants it.
+
+    Otherwise its makers learn of every session, and a number for this machine is kept in the home
+    folder.
+    """
+    os.environ.setdefault(_ORT_TELEMETRY, "1")
+    yield
+
+
 def hf_token() -> str:
     """The secret for Hugging Face: the setting, else HF_TOKEN as its own tools have it.
 
@@ -84,6 +99,14 @@ def hf_token() -> str:
     if not all(" " < letter < "\x7f" for letter in token):
         raise UsageError("HF_TOKEN: not a token, expected letters and digits; set it again")
     return token
+
+
+def torchrun() -> Mapping[str, int] | None:
+    """rank, world and local_rank of a process that torchrun has started; None for another."""
+    names = {"rank": "RANK", "world": "WORLD_SIZE", "local_rank": "LOCAL_RANK"}
+    if not {"MASTER_ADDR", "MASTER_PORT", *names.values()} <= os.environ.keys():
+        return None
+    return {key: _convert(os.environ[name], int, name) for key, name in names.items()}
 
 
 def _found(name: str, given: T | None, kind: type[T]) -> T:

@@ -141,9 +141,12 @@ def _analyze(batch: Sequence[_Picture], loaded: Sequence[Model]) -> Iterator[Out
         return
     for i, one in enumerate(batch):
         found = [results[i] for results in by_model]
-        refusal = next((result for result in found if isinstance(result, Failure)), None)
-        results = tuple(result for result in found if not isinstance(result, Failure))
-        yield _outcome(one, results=() if refusal else results, failure=refusal)
+        refusals = [result for result in found if isinstance(result, Failure)]
+        if len(refusals) == len(found):
+            yield _outcome(one, failure=refusals[0])
+            continue
+        results = tuple(None if isinstance(result, Failure) else result for result in found)
+        yield _outcome(one, results=results, refusals=refusals)
 
 
 def _until_it_ends(batch: Sequence[_Picture], loaded: Sequence[Model]) -> Iterator[Outcome]:
@@ -154,17 +157,26 @@ def _until_it_ends(batch: Sequence[_Picture], loaded: Sequence[Model]) -> Iterat
 
 
 def _outcome(
-    picture: _Picture, *, results: tuple[Result, ...] = (), failure: Failure | None = None
+    picture: _Picture,
+    *,
+    results: tuple[Result | None, ...] = (),
+    failure: Failure | None = None,
+    refusals: Sequence[Failure] = (),
 ) -> Outcome:
-    """What is known of a picture: a failed one has no size, as its results are missing too."""
+    """What is known of a picture: a failed one has no size, as its results are missing too.
+
+    Args:
+        refusals: of those models that have no result; the others' are kept.
+    """
     decoded = picture.decoded
+    said = [decoded.damage, *(f"{one.reason}: {one.message}" for one in refusals)]
     return Outcome(
         picture.entry,
         width=0 if failure else decoded.width,
         height=0 if failure else decoded.height,
         results=results,
         failure=failure,
-        warning="" if failure else decoded.damage,
+        warning="" if failure else "; ".join(filter(None, said)),
         content_hash=picture.content_hash,
         perceptual_hash=picture.perceptual_hash,
     )

@@ -7,9 +7,10 @@ from array import array
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
-from typing import TypeAlias, TypeVar
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import sqlalchemy as sa
@@ -76,13 +77,14 @@ __all__ = [
 T = TypeVar("T")
 Connection: TypeAlias = sa.Connection
 """What a transaction's work is given."""
+_parse = lru_cache(maxsize=256)(grammar.parse)
+"""Who asks for the next page, for facets and for counts asks the same again."""
 MAX_LIMIT = 1000
 WORTH_LISTING = 500_000
 """Rows of image_class from which posting lists are made at the end of a run."""
 
 
-@dataclass(frozen=True, slots=True)
-class SearchResult:
+class SearchResult(NamedTuple):
     """One image of a search."""
 
     image: IndexedImage
@@ -222,7 +224,8 @@ class Catalog:
             answers = self._answers(connection)
             positions = answers.page(scope, limit + 1, position)
             more, positions = len(positions) > limit, positions[:limit]
-            found = images.images(connection, [one.image_id for one in positions], analyzers)
+            ids = [one.image_id for one in positions]
+            found = images.images(connection, ids, analyzers, answers.analyses)
         by_id = {image.id: image for image in found}
         results = tuple(
             SearchResult(by_id[one.image_id], one.score / SCORE_SCALE, one.matched, cursor(one))
@@ -343,7 +346,7 @@ class Catalog:
     ) -> grammar.Query:
         if not 0 <= min_score <= 1:
             raise UsageError(f"min_score={min_score}: expected 0 to 1")
-        parsed = grammar.parse(query)
+        parsed = _parse(query)
         return grammar.with_options(parsed, relation, stored_score(min_score), source, model)
 
     @staticmethod

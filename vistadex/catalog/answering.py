@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from vistadex.catalog import collections, facets, ranking, ranking_counts, search
 from vistadex.catalog.copies import KnownCopies
 from vistadex.catalog.following import Following, View
+from vistadex.catalog.images import Analyses
 from vistadex.catalog.scope import Facets, Position, Scope
 from vistadex.records import IntArray
 
@@ -35,17 +36,19 @@ class Answers:
         """
         self.connection, self.following = connection, following
         self.copies = copies or KnownCopies()
+        self.analyses = Analyses(connection)
+        """What was read of images on the way, for who needs it next."""
 
     def page(self, scope: Scope, limit: int, after: Position | None) -> list[Position]:
         """The next images in rank order."""
-        if _is_in_order(scope):
-            return search.page(self.connection, scope, limit, after)
+        if _is_in_order(scope) and not _may_be_rare(scope):
+            return search.page(self.connection, scope, limit, after, self.analyses)
         listed = self._listed(scope)
         if listed is not None:
             view, only = listed
             return view.page(scope, limit, after, only)
         if scope.duplicates is None:
-            return search.page(self.connection, scope, limit, after)
+            return search.page(self.connection, scope, limit, after, self.analyses)
         found = self._positions(scope)
         if after is not None:
             place = _place(scope, after)
@@ -134,6 +137,11 @@ def _is_in_order(scope: Scope) -> bool:
     if scope.collection_ids:  # a class may go on for long before one of its images is in there
         return not (scope.wanted or scope.analyzer_ids is not None or scope.min_score)
     return search.walks(scope) and not scope.without
+
+
+def _may_be_rare(scope: Scope) -> bool:
+    """Whether a walk could pass millions of images before one of this status or source comes."""
+    return bool(scope.wanted) and (scope.status is not None or scope.source_ids is not None)
 
 
 def _among(some: IntArray, of: IntArray) -> Any:

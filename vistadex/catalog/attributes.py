@@ -95,7 +95,12 @@ def has_attribute(
 ) -> sa.ColumnElement[bool]:
     """Whether an image has one of the values, as text: its own, else one of its set."""
     shared = tables.attribute_set
-    saying = sa.select(shared.c.id).where(attribute_text(shared.c.attributes, name).in_(values))
+    saying = sa.select(shared.c.id).where(_one_of(shared.c.attributes, name, values))
     own = image.c.attributes
     of_set = sa.and_(image.c.attribute_set_id.in_(saying), attribute_member(own, name).is_(None))
-    return sa.or_(of_set, attribute_text(own, name).in_(values))
+    return sa.or_(of_set, _one_of(own, name, values))
+
+
+def _one_of(column: Any, name: str, values: Collection[str]) -> sa.ColumnElement[bool]:
+    """Whether a member is one of a few values, in a text that is the same for all of them."""
+    return sa.or_(*(attribute_text(column, name) == value for value in sorted(values)))

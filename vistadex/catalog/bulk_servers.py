@@ -32,7 +32,18 @@ def build(catalog: Catalog, spooled: Spooled, register: Register, progress: Prog
     chunks, a server would look for the place of each row, and add to each count again and again.
     Where the connection is lost, all is entered again.
     """
-    return catalog.transaction(lambda one: _entered(one, spooled, register, progress))
+    entered = catalog.transaction(lambda one: _entered(one, spooled, register, progress))
+    if entered:
+        catalog.transaction(_analyze)
+    return entered
+
+
+def _analyze(connection: sa.Connection) -> None:
+    """Lets the server count what it has: else it plans as for empty tables for some time."""
+    word = "ANALYZE" if connection.dialect.name == "postgresql" else "ANALYZE TABLE"
+    quote = connection.dialect.identifier_preparer.quote
+    for table in tables.metadata.sorted_tables:
+        connection.exec_driver_sql(f"{word} {quote(table.name)}")
 
 
 def _entered(
@@ -57,9 +68,6 @@ def _entered(
     add_to_analyzers(connection, spooled.seen())
     bulk_postgresql.set_number(connection, tables.image)
     changes.note(connection, None)
-    if connection.dialect.name == "postgresql":  # else it plans as for empty tables at first
-        for table in FILLED:
-            connection.exec_driver_sql(f"ANALYZE {table.name}")
     return True
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import struct
-from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,9 +14,11 @@ from vistadex.records import SCORE_SCALE
 
 CLASS_BITS, SCORE_BITS, BOXES_BITS = 24, 20, 20
 """A little-endian uint64 from the top: class id, score in millionths, number of boxes."""
-_CLASS_AT, _SCORE = SCORE_BITS + BOXES_BITS, (1 << SCORE_BITS) - 1
+CLASS_AT = SCORE_BITS + BOXES_BITS
 MOST_CLASSES = 1 << CLASS_BITS
+MOST_SCORE = (1 << SCORE_BITS) - 1
 MOST_BOXES = (1 << BOXES_BITS) - 1
+_SAID = (1 << CLASS_AT) - 1
 
 
 class PackedClass(NamedTuple):
@@ -45,7 +46,7 @@ def pack(classes: Iterable[PackedClass]) -> bytes | None:
             raise CatalogError(f"class {class_id}: the catalog holds at most {MOST_CLASSES:,}")
         if not 0 <= score <= SCORE_SCALE:
             raise CatalogError(f"class {class_id}: its score is {score / SCORE_SCALE}, not 0 to 1")
-        words.append(class_id << _CLASS_AT | score << BOXES_BITS | min(boxes, MOST_BOXES))
+        words.append(class_id << CLASS_AT | score << BOXES_BITS | min(boxes, MOST_BOXES))
     return np.array(words, "<u8").tobytes() if words else None
 
 
@@ -54,20 +55,30 @@ def unpack(packed: bytes | None) -> list[PackedClass]:
     return [PackedClass(*one) for one in triplets(packed)]
 
 
+def unpacked(packed: bytes | None) -> tuple[int, ...]:
+    """The numbers that classes stand as, by rising class id."""
+    return struct.unpack(f"<{len(packed) // 8}Q", packed) if packed else ()
+
+
 def triplets(packed: bytes | None) -> list[tuple[int, int, int]]:
     """Class id, score and boxes of each, likewise: half the time where there are many images."""
-    words = struct.unpack(f"<{len(packed) // 8}Q", packed) if packed else ()
-    return [(word >> _CLASS_AT, word >> BOXES_BITS & _SCORE, word & MOST_BOXES) for word in words]
+    return [
+        (word >> CLASS_AT, word >> BOXES_BITS & MOST_SCORE, word & MOST_BOXES)
+        for word in unpacked(packed)
+    ]
 
 
-def of_class(packed: bytes | None, class_id: int) -> tuple[int, int] | None:
-    """Score and boxes of one class; None where it is not said, or said not to be there."""
-    words = struct.unpack(f"<{len(packed) // 8}Q", packed) if packed else ()
-    at = bisect_left(words, class_id << _CLASS_AT)
-    if at == len(words) or words[at] >> _CLASS_AT != class_id:
-        return None
-    score, boxes = words[at] >> BOXES_BITS & _SCORE, words[at] & MOST_BOXES
-    return (score, boxes) if score or boxes else None
+def of_class(packed: Sequence[bytes], class_id: int) -> list[tuple[int, int, int]]:
+    """Where one class is said, of some images in a row, each with its score and boxes."""
+    words = np.frombuffer(b"".join(packed), "<u8")
+    ends = np.cumsum(np.fromiter(map(len, packed), np.int64, len(packed)) // 8)
+    at = np.flatnonzero(words >> np.uint64(CLASS_AT) == class_id)
+    which = np.searchsorted(ends, at, "right").tolist()
+    return [
+        (i, word >> BOXES_BITS & MOST_SCORE, word & MOST_BOXES)
+        for i, word in zip(which, words[at].tolist(), strict=True)
+        if word & _SAID
+    ]
 
 
 def columns(
@@ -75,7 +86,7 @@ def columns(
 ) -> tuple[NDArray[np.uint32], NDArray[np.uint32], NDArray[np.uint32]]:
     """Class ids, scores and boxes, (N,) each, of the bytes of any number of images in a row."""
     words = np.frombuffer(packed, "<u8")
-    class_ids = (words >> np.uint64(_CLASS_AT)).astype(np.uint32)
-    scores = (words >> np.uint64(BOXES_BITS)).astype(np.uint32) & np.uint32(_SCORE)
+    class_ids = (words >> np.uint64(CLASS_AT)).astype(np.uint32)
+    scores = (words >> np.uint64(BOXES_BITS)).astype(np.uint32) & np.uint32(MOST_SCORE)
     boxes = words.astype(np.uint32) & np.uint32(MOST_BOXES)
     return class_ids, scores, boxes

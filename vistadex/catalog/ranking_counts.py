@@ -23,10 +23,13 @@ def count(search: Search) -> int:
     scope = search.scope
     plain = Scope(scope.wanted, scope.mode, analyzer_ids=scope.analyzer_ids)
     given = search.limits.analyzers
-    if given is None or search.only is not None or replace(scope, one_analyzer=False) != plain:
+    if given is None or search.only is not None:
         return ranking.count(search)
-    if not scope.wanted:
+    free = replace(scope, one_analyzer=False, status=None, source_ids=None)
+    if free == plain and not scope.wanted and scope.status != "failed":
         return _of_nothing(search, given)
+    if replace(scope, one_analyzer=False) != plain:
+        return ranking.count(search)
     if scope.is_simple and not scope.wanted[0].min_boxes:
         lists = search.postings.lists[scope.wanted[0].kind]
         slots = ranking.slots(lists, scope.wanted[0].ids)
@@ -38,7 +41,8 @@ def counts(search: Search, groups: Sequence[Collection[int]]) -> list[int]:
     """How many images there are when only the analyzers of each group count, group by group."""
     scope = search.scope
     plain = Scope(scope.wanted, scope.mode, min_score=scope.min_score)
-    as_plain = replace(scope, analyzer_ids=None, one_analyzer=False)
+    free = replace(scope, analyzer_ids=None, one_analyzer=False)
+    as_plain = replace(free, status=None, source_ids=None)
     if search.only is not None or not scope.wanted or as_plain != plain or len(groups) < 2:
         return [count(replace(search, scope=of_analyzers(scope, one))) for one in groups]
     found: list[int] = []
@@ -65,9 +69,17 @@ def _of_groups(search: Search, groups: Sequence[Collection[int]]) -> list[int]:
     else:
         there = reduce(np.bitwise_or, (_groups_of(search, one, group_of) for one in scope.wanted))
         there[search.dead] = 0
-    numbers = np.bincount(there[there > 0], minlength=256)
-    sums = np.arange(256)
-    return [int(numbers[sums >> i & 1 == 1].sum()) for i in range(len(groups))]
+        if search.of_source is not None:
+            there *= search.of_source[postings.source]
+        if search.status is not None:
+            there *= postings.status == search.status
+    numbers = [0] * len(groups)
+    for a in range(0, there.size, ranking.BLOCK):
+        block = there[a : a + ranking.BLOCK]
+        for i in range(len(groups)):  # bincount would make eight bytes of each first
+            bits: Array = block >> np.uint8(i) & np.uint8(1)
+            numbers[i] += int(np.count_nonzero(bits.view(bool)))
+    return numbers
 
 
 def _groups_of_all(search: Search, group_of: Array) -> Array:
@@ -95,8 +107,10 @@ def _groups_of(search: Search, wanted: Wanted, group_of: Array) -> Array:
     for lists, first, last in ranking.pieces(search.postings, wanted):
         for slot in range(first, last):  # in which no image is twice, but among `more`
             a, b = int(lists.starts[slot]), int(lists.starts[slot + 1])
-            kept = limits.keep(lists, a, b, wanted.min_boxes)
-            there[lists.pos[a:b]] |= group_of[lists.analyzer[a:b]] * kept
+            groups = group_of[lists.analyzer[a:b]]
+            if not limits.is_none or wanted.min_boxes:
+                groups *= limits.keep(lists, a, b, wanted.min_boxes)
+            there[lists.pos[a:b]] |= groups
         if lists.more is None:
             continue
         a, b = int(lists.more.starts[first]), int(lists.more.starts[last])
@@ -108,7 +122,7 @@ def _groups_of(search: Search, wanted: Wanted, group_of: Array) -> Array:
 
 
 def _of_nothing(search: Search, given: Array) -> int:
-    """The images with any row of these analyzers.
+    """The images of the wanted status and sources with any row of these analyzers.
 
     Args:
         given: (slots of analyzers,) bool.
@@ -125,6 +139,10 @@ def _of_nothing(search: Search, given: Array) -> int:
         mask[lists.pos[lists.starts[slot] : lists.starts[slot + 1]]] = True
         there |= as_bits(mask)
     shown = search.postings.shown
+    if search.of_source is not None:
+        shown = shown & search.of_source[search.postings.source]
+    if search.status is not None:
+        shown = shown & (search.postings.status == search.status)
     if search.dead.size:
         shown = shown.copy()
         shown[search.dead] = False

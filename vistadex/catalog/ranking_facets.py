@@ -32,8 +32,10 @@ FEW_IMAGES = 1 << 16
 """Of fewer, facets are made anew rather than mended when some of them have changed."""
 
 
-MOST_STORED = 32
+MOST_STORED = 64
 """Queries of which a snapshot has the facets: for nothing, and for single classes."""
+FEW_STORED = 1 << 14
+"""Classes with fewer images are counted quickly without."""
 NOTHING = -1
 """Stands in a snapshot for a query that wants nothing, as the id of a class for one that does."""
 
@@ -94,15 +96,15 @@ def to_store(postings: Postings) -> tuple[Array, Array]:
     The queries are that for nothing, and those for one of the classes that most images have.
     """
     lists = postings.lists["class"]
-    dense = np.empty(0, np.uint32) if lists.dense is None else lists.dense
-    order = np.argsort(-np.diff(lists.starts)[dense], kind="stable")[: MOST_STORED - 1]
+    rows = np.diff(lists.starts)
+    order = np.argsort(-rows, kind="stable")[: MOST_STORED - 1]
     by_slot = np.empty(lists.keys.size, np.int64)
     by_slot[lists.slots] = lists.keys
-    of = np.append(NOTHING, by_slot[dense[order]]).astype(np.int64)
-    rows = [
+    of = np.append(NOTHING, by_slot[order[rows[order] >= FEW_STORED]]).astype(np.int64)
+    found = [
         _row(postings, facets(Search(postings, _NONE, _stored_scope(key)))) for key in of.tolist()
     ]
-    return of, np.concatenate(rows)
+    return of, np.concatenate(found)
 
 
 _NONE = np.empty(0, np.int64)
@@ -147,23 +149,72 @@ def stored(search: Search) -> PartialFacets | None:
     return PartialFacets(int(images[0]), classes, predicates, scores, sizes, sources, statuses)
 
 
-def complement(search: Search) -> PartialFacets | None:
-    """The facets of all images but those that have something.
+def of_most(search: Search) -> PartialFacets | None:
+    """The facets of a query that leaves few images out of those of one that the snapshot has.
 
-    None: something is wanted or limited too, or the snapshot does not have the facets of all.
+    None: the snapshot has no such query.
     """
-    scope, postings = search.scope, search.postings
-    every = replace(search, scope=replace(scope, without=()))
-    if scope.wanted or not scope.without or search.dead.size:
-        return None
-    found = stored(every)
+    free = replace(search.scope, without=(), source_ids=None, status=None)
+    every = replace(search, scope=free)
+    found = None if free == search.scope else stored(every)
     if found is None:
         return None
-    gone = np.zeros(postings.images, bool)
-    for one in search.unwanted:
-        gone[one.pos] = True
-    gone &= postings.shown
-    return _less(found, _facets_of(every, _masked(every, gone), np.zeros(BINS, np.int64)))
+    scores = np.zeros(BINS, np.int64)
+    result = _result(search, scores)
+    if result.pos is not None:
+        return _facets_of(search, result, scores)
+    gone = ~result.mask
+    if free.wanted:
+        there = np.zeros(gone.size, bool)
+        there[every.having[0].pos] = True
+        gone &= there
+    else:
+        gone &= search.postings.shown
+    left_out = _masked(every, gone)
+    if left_out.pos is None:
+        return _facets_of(search, result, scores)
+    return _less(found, _facets_of(every, left_out, found.scores - scores))
+
+
+def of_any(search: Search) -> PartialFacets | None:
+    """The facets of a query for any of several classes: of the one that most images have as the
+    snapshot has them, and of what the others add to it.
+
+    None: the snapshot does not have it, or the others add many images.
+    """
+    scope = search.scope
+    if scope.mode != "any" or scope != Scope(scope.wanted, "any"):
+        return None
+    every = [replace(search, scope=Scope((one,))) for one in scope.wanted]
+    there = [(one, found) for one in every if (found := stored(one)) is not None]
+    if not there:
+        return None
+    most, found = max(there, key=lambda one: one[1].images)
+    scores = np.zeros(BINS, np.int64)
+    result = _result(search, scores)
+    if result.pos is not None:
+        return _facets_of(search, result, scores)
+    added = result.mask.copy()
+    added[most.having[0].pos] = False
+    others = _masked(search, added)
+    if others.pos is None:
+        return None
+    return PartialFacets(
+        result.images,
+        _more(found.classes, _numbers(search, "class", others)),
+        _more(found.predicates, _numbers(search, "predicate", others)),
+        scores,
+        _sizes(search, result),
+        _sources(search, result),
+        _statuses(search, result),
+    )
+
+
+def _more(found: Numbers, others: Numbers) -> Numbers:
+    """The numbers of images, and of others that are not among these."""
+    ids, where = np.unique(np.concatenate([found.ids, others.ids]), return_inverse=True)
+    counts = np.bincount(where, np.concatenate([found.counts, others.counts]), ids.size)
+    return Numbers(ids, counts.astype(np.int64))
 
 
 class KeptFacets:
@@ -192,7 +243,7 @@ class KeptFacets:
                 self._found.move_to_end(search.scope)
         if found is None:
             whole = replace(search, dead=search.dead[:0])
-            found = stored(whole) or complement(whole) or facets(whole)
+            found = stored(whole) or of_most(whole) or of_any(whole) or facets(whole)
             with self._lock:
                 self._found[search.scope] = found
                 while len(self._found) > KEPT:

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from vistadex.catalog import tables
 from vistadex.catalog.counting import slices
+from vistadex.catalog.lookup import Statement
 from vistadex.records import Analyzer
 
 
@@ -116,11 +117,13 @@ class KnownAnalyzer(NamedTuple):
     task: str
 
 
-_ANALYZERS = sa.select(
-    tables.analyzer.c.id, tables.model.c.name, tables.model.c.sha256, tables.model.c.task
-).join_from(tables.analyzer, tables.model)
+_ANALYZERS = Statement(
+    sa.select(
+        tables.analyzer.c.id, tables.model.c.name, tables.model.c.sha256, tables.model.c.task
+    ).join_from(tables.analyzer, tables.model)
+)
 
 
 def all_analyzers(connection: sa.Connection) -> list[KnownAnalyzer]:
     """Every analyzer of the catalog: a handful."""
-    return [KnownAnalyzer(*row) for row in connection.execute(_ANALYZERS).all()]
+    return [KnownAnalyzer(*row) for row in _ANALYZERS.rows(connection)]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
 from vistadex.catalog import collections, tables
 from vistadex.catalog.images import PREDICATES, names_of, remembered
+from vistadex.catalog.lookup import Statement
 from vistadex.catalog.registering import KnownAnalyzer
 from vistadex.catalog.scope import Scope, Wanted
 from vistadex.errors import QueryError
@@ -131,6 +132,23 @@ def relation_types(
 
 
 _ALL_TYPES = "every relation type"
+MOST_PATTERNS = 256
+"""Patterns of which a connection remembers what they match."""
+
+
+class _Types(NamedTuple):
+    """Every relation type; they never change and only come."""
+
+    newest: int | None
+    """The highest id."""
+    rows: Sequence[Any]
+    """Id, subject, predicate and object."""
+    subjects: Mapping[int, str]
+    """Their names."""
+    predicates: Mapping[int, str]
+    objects: Mapping[int, str]
+    matched: dict[tuple[RelationPattern, bool], tuple[int, ...]]
+    """What patterns have matched, in any case of letters or as written."""
 
 
 class _Patterns:
@@ -138,52 +156,46 @@ class _Patterns:
 
     def __init__(self, connection: sa.Connection, fold_case: bool) -> None:
         self.connection, self.fold_case = connection, fold_case
-        self.types: Sequence[Any] | None = None
-        self.classes: dict[int, str] = {}
-        self.predicates: dict[int, str] = {}
+        self.types: _Types | None = None
 
-    def _read(self) -> Sequence[Any]:
+    def _read(self) -> _Types:
         if self.types is None:
-            kind = tables.relation_type
-            columns = (kind.c.id, kind.c.subject_id, kind.c.predicate_id, kind.c.object_id)
-            newest = self.connection.execute(sa.select(sa.func.max(kind.c.id))).scalar()
-            # Types never change and only come: a connection that has read them all has them still.
-            kept = self.connection.info.get(_ALL_TYPES)
-            if kept is None or kept[0] != newest:
-                kept = newest, self.connection.execute(sa.select(*columns)).all()
-                self.connection.info[_ALL_TYPES] = kept
-            self.types = kept[1]
-            ids = {id_ for row in self.types for id_ in (row[1], row[3])}
-            self.classes = names_of(self.connection, ids)
-            ids = {row[2] for row in self.types}
-            self.predicates = names_of(self.connection, ids, PREDICATES)
+            newest = _NEWEST_TYPE.rows(self.connection)[0][0]
+            # A connection that has read them all has them still.
+            known = remembered(self.connection, _ALL_TYPES)
+            kept: _Types | None = known.get(_ALL_TYPES)
+            if kept is None or kept.newest != newest:
+                known[_ALL_TYPES] = kept = _all_types(self.connection, newest)
+            self.types = kept
         return self.types
 
     def type_ids(self, pattern: RelationPattern) -> tuple[int, ...]:
         """The relation types that match, in ascending order."""
-        types = self._read()
-        subjects = {row[1] for row in types}
-        objects = {row[3] for row in types}
-        predicates = {row[2] for row in types}
-        subject = self._matching(pattern.subject, self.classes, subjects, "class")
-        predicate = self._matching(pattern.predicate, self.predicates, predicates, "predicate")
-        object_ = self._matching(pattern.object, self.classes, objects, "class")
+        types, asked = self._read(), (pattern, self.fold_case)
+        if asked not in types.matched:
+            if len(types.matched) >= MOST_PATTERNS:
+                types.matched.clear()
+            types.matched[asked] = self._type_ids(types, pattern)
+        return types.matched[asked]
+
+    def _type_ids(self, types: _Types, pattern: RelationPattern) -> tuple[int, ...]:
+        subject = self._matching(pattern.subject, types.subjects, "class")
+        predicate = self._matching(pattern.predicate, types.predicates, "predicate")
+        object_ = self._matching(pattern.object, types.objects, "class")
         return tuple(
             sorted(
                 id_
-                for id_, one, by, other in types
+                for id_, one, by, other in types.rows
                 if one in subject and by in predicate and other in object_
             )
         )
 
-    def _matching(
-        self, part: str, names: Mapping[int, str], ids: Collection[int], what: str
-    ) -> set[int]:
+    def _matching(self, part: str, names: Mapping[int, str], what: str) -> set[int]:
         pattern = like(part, fold_case=self.fold_case)
-        found = {id_ for id_ in ids if pattern.fullmatch(names[id_])}
+        found = {id_ for id_, name in names.items() if pattern.fullmatch(name)}
         name = exact(part)
         if name is not None and not found:
-            self._need_known(name, [names[id_] for id_ in ids], what)
+            self._need_known(name, list(names.values()), what)
         return found
 
     def _need_known(self, name: str, known: Sequence[str], what: str) -> None:
@@ -200,6 +212,26 @@ class _Patterns:
         near = tuple(folded[one] for one in nearest)
         hint = f"did you mean {', '.join(near)}?" if near else "`vistadex relations` lists all"
         raise QueryError(f"unknown {what} {name!r} in a relation: {hint}", near)
+
+
+_NEWEST_TYPE = Statement(sa.select(sa.func.max(tables.relation_type.c.id)))
+
+
+def _all_types(connection: sa.Connection, newest: int | None) -> _Types:
+    kind = tables.relation_type
+    columns = (kind.c.id, kind.c.subject_id, kind.c.predicate_id, kind.c.object_id)
+    rows = [tuple(row) for row in connection.execute(sa.select(*columns))]
+    subjects, predicates, objects = ({row[i] for row in rows} for i in (1, 2, 3))
+    classes = names_of(connection, subjects | objects)
+    by_id = names_of(connection, predicates, PREDICATES)
+    return _Types(
+        newest,
+        rows,
+        {id_: classes[id_] for id_ in subjects},
+        {id_: by_id[id_] for id_ in predicates},
+        {id_: classes[id_] for id_ in objects},
+        {},
+    )
 
 
 def _collection_ids(connection: sa.Connection, names: Sequence[str]) -> tuple[int, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from vistadex.errors import QueryError
 
@@ -64,8 +64,7 @@ class Scope:
         return len(self.wanted) == 1 and len(self.wanted[0].ids) == 1 and not self.without
 
 
-@dataclass(frozen=True, slots=True)
-class Position:
+class Position(NamedTuple):
     """Where a result stands in the ranking: most matched, best score, newest."""
 
     image_id: int

@@ -10,7 +10,6 @@ from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,8 +17,9 @@ import sqlalchemy as sa
 
 from vistadex.catalog import tables
 from vistadex.catalog.attributes import has_attribute
-from vistadex.catalog.counting import ranked_relations, slices
-from vistadex.catalog.images import ANALYSES
+from vistadex.catalog.counting import ranked_relations
+from vistadex.catalog.images import Analyses
+from vistadex.catalog.lookup import Statement
 from vistadex.catalog.packing import of_class
 from vistadex.catalog.scope import BINS, Position, Scope, Wanted
 from vistadex.catalog.tables import ANY_ANALYZER
@@ -46,11 +46,19 @@ def _lists(wanted: Wanted, name: str | None = None) -> _Lists:
 
 
 def page(
-    connection: sa.Connection, scope: Scope, limit: int, after: Position | None
+    connection: sa.Connection,
+    scope: Scope,
+    limit: int,
+    after: Position | None,
+    analyses: Analyses | None = None,
 ) -> list[Position]:
-    """The next images in rank order."""
+    """The next images in rank order.
+
+    Args:
+        analyses: where what is read of them is kept for those who need it next.
+    """
     if walks(scope):
-        return list(islice(_walk(connection, scope, after, limit), limit))
+        return _walk(connection, scope, after, limit, analyses or Analyses(connection))
     rows = connection.execute(_ranked(scope, after).limit(limit)).all()
     return [Position(image_id, matched, int(score)) for image_id, matched, score in rows]
 
@@ -105,31 +113,38 @@ def walks(scope: Scope) -> bool:
 
 
 def _walk(
-    connection: sa.Connection, scope: Scope, after: Position | None, at_a_time: int
-) -> Iterator[Position]:
+    connection: sa.Connection,
+    scope: Scope,
+    after: Position | None,
+    limit: int,
+    analyses: Analyses,
+) -> list[Position]:
     """One class or relation type, down its primary key."""
     start, ties, below = _walked(scope)
-    here = None if after is None else {"score": after.score, "image_id": after.image_id}
-    if not scope.one_analyzer:
-        at_a_time *= 2  # an image may have a row of each
+    here = None if after is None else (after.score, after.image_id)
+    at_a_time = limit if scope.one_analyzer else 2 * limit  # an image may have a row of each
+    found: list[Position] = []
     while True:
         rows: list[Any] = []
         if here is None:
-            rows += connection.execute(start, {"most": at_a_time}).all()
+            rows += start.rows(connection, most=at_a_time)
         else:
-            rows += connection.execute(ties, {"most": at_a_time, **here}).all()
+            score, image_id = here
+            rows += ties.rows(connection, most=at_a_time, score=score, image_id=image_id)
             if len(rows) < at_a_time:
-                most = {"most": at_a_time - len(rows), "score": here["score"]}
-                rows += connection.execute(below, most).all()
-        best = rows if scope.one_analyzer else _best(connection, scope, rows)
-        yield from (Position(row.image_id, 1, row.score) for row in best)
-        if len(rows) < at_a_time:
-            return
-        here = {"score": rows[-1].score, "image_id": rows[-1].image_id}
+                rows += below.rows(connection, most=at_a_time - len(rows), score=score)
+        if scope.one_analyzer:
+            best = [(image_id, score) for image_id, score, _ in rows]
+        else:
+            best = _best(connection, scope, rows, limit - len(found), analyses)
+        found += [Position(image_id, 1, score) for image_id, score in best]
+        if len(rows) < at_a_time or len(found) >= limit:
+            return found[:limit]
+        here = rows[-1][1], rows[-1][0]
 
 
 @lru_cache(maxsize=256)
-def _walked(scope: Scope) -> tuple[sa.Select[Any], sa.Select[Any], sa.Select[Any]]:
+def _walked(scope: Scope) -> tuple[Statement, Statement, Statement]:
     """Statements for the best rows, for those behind one of the same score, and for those below it;
     behind one are two ranges of the key, as not every database makes one of a tuple's.
     """
@@ -144,41 +159,66 @@ def _walked(scope: Scope) -> tuple[sa.Select[Any], sa.Select[Any], sa.Select[Any
     score: sa.BindParameter[int] = sa.bindparam("score")
     image_id: sa.BindParameter[int] = sa.bindparam("image_id")
     ties = statement.where(table.c.score == score, table.c.image_id < image_id)
-    return statement, ties, statement.where(table.c.score < score)
+    below = statement.where(table.c.score < score)
+    return Statement(statement), Statement(ties), Statement(below)
 
 
-def _best(connection: sa.Connection, scope: Scope, rows: Sequence[Any]) -> list[Any]:
-    """Rows of a walk without those of images that another analyzer gives a better row."""
+def _best(
+    connection: sa.Connection,
+    scope: Scope,
+    rows: Sequence[tuple[int, int, int]],
+    enough: int,
+    analyses: Analyses,
+) -> list[tuple[int, int]]:
+    """Image and score of a walk's rows, without those of images that another analyzer gives a
+    better row; the rest is not looked at when there are enough.
+    """
     wanted = scope.wanted[0]
-    ranked = _ranks_of_class if wanted.kind == "class" else _ranks_of_relation
-    analyzers = None if scope.analyzer_ids is None else list(scope.analyzer_ids)
-    ids = sorted({row.image_id for row in rows})
-    best: dict[int, tuple[int, int]] = {}
-    for image_id, analyzer_id, score, number in ranked(connection, ids, analyzers, wanted.ids[0]):
-        if number >= wanted.min_boxes:
-            place = (score, analyzer_id)
-            best[image_id] = max(place, best.get(image_id, place))
-    return [row for row in rows if (row.score, row.analyzer_id) == best.get(row.image_id)]
+    ranks = _ranks_of_class if wanted.kind == "class" else _ranks_of_relation
+    # Of an image's rows the first that is met is the best, unless that is before all of these.
+    first: dict[int, tuple[int, int]] = {}
+    for image_id, score, analyzer_id in rows:
+        first.setdefault(image_id, (score, analyzer_id))
+    images, found, at = list(first), list[tuple[int, int]](), 0
+    while at < len(images) and len(found) < enough:
+        some = images[at : at + max(enough - len(found), FEWEST)]
+        at += len(some)
+        best: dict[int, tuple[int, int]] = {}
+        for image_id, analyzer_id, score, number in ranks(connection, scope, some, analyses):
+            if number >= wanted.min_boxes:
+                place = (score, analyzer_id)
+                best[image_id] = max(place, best.get(image_id, place))
+        found += [(one, first[one][0]) for one in some if first[one] == best.get(one)]
+    return found
+
+
+FEWEST = 16
+"""Images that are looked up at a time, where a few more are needed."""
 
 
 def _ranks_of_class(
-    connection: sa.Connection, ids: Sequence[int], analyzers: Sequence[int] | None, class_id: int
+    connection: sa.Connection, scope: Scope, ids: Sequence[int], analyses: Analyses
 ) -> Iterator[tuple[int, int, int, int]]:
     """Image, analyzer, score and number of boxes of one class in these images."""
-    for part in slices(ids):
-        for image_id, analyzer_id, packed in zip(*ANALYSES.columns(connection, part), strict=True):
-            if analyzers is None or analyzer_id in analyzers:
-                found = of_class(packed, class_id)
-                if found is not None:
-                    yield image_id, analyzer_id, *found
+    class_id, analyzers = scope.wanted[0].ids[0], scope.analyzer_ids
+    said = analyses.of(ids)
+    rows = [
+        (image_id, analyzer_id, packed)
+        for image_id in ids
+        for analyzer_id, packed in said[image_id]
+        if packed and (analyzers is None or analyzer_id in analyzers)
+    ]
+    for i, score, boxes in of_class([packed for _, _, packed in rows], class_id):
+        yield *rows[i][:2], score, boxes
 
 
 def _ranks_of_relation(
-    connection: sa.Connection, ids: Sequence[int], analyzers: Sequence[int] | None, type_id: int
+    connection: sa.Connection, scope: Scope, ids: Sequence[int], analyses: Analyses
 ) -> Iterator[tuple[int, int, int, int]]:
     """Likewise of one relation type, with the number of such relations."""
-    for one in ranked_relations(connection, ids, analyzers):
-        if one.key == type_id:
+    analyzers = None if scope.analyzer_ids is None else list(scope.analyzer_ids)
+    for one in ranked_relations(connection, sorted(ids), analyzers):
+        if one.key == scope.wanted[0].ids[0]:
             yield one.image_id, one.analyzer_id, one.score, one.number
 
 
@@ -272,7 +312,7 @@ def _row_limits(scope: Scope, table: Any) -> list[sa.ColumnElement[bool]]:
     if scope.min_score:
         limits.append(table.c.score >= scope.min_score)
     if scope.analyzer_ids is not None:
-        limits.append(table.c.analyzer_id.in_(scope.analyzer_ids))
+        limits.append(_one_of(table.c.analyzer_id, scope.analyzer_ids))
     return limits
 
 
@@ -281,7 +321,7 @@ def _restrict(statement: sa.Select[Any], scope: Scope, image_id: Any) -> sa.Sele
     if scope.source_ids is not None:
         owner = tables.image.alias("owner")
         of_source = sa.select(sa.literal(1)).where(
-            owner.c.id == image_id, owner.c.source_id.in_(scope.source_ids)
+            owner.c.id == image_id, _one_of(owner.c.source_id, scope.source_ids)
         )
         statement = statement.where(sa.exists(of_source))
     if scope.status is not None:

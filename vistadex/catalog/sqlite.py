@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -85,8 +86,11 @@ def _map(connection: sqlite3.Connection, _: object) -> None:
 def _on_begin(connection: sa.Connection) -> None:
     """A writer takes its lock at once: waiting for it later could end in a dead lock."""
     options = connection.get_execution_options()
-    write = options.get("write", False) or options.get("schema", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+    if options.get("write", False) or options.get("schema", False):
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    else:  # which nothing can refuse, and which stands before every answer
+        driver: Any = connection.connection.driver_connection
+        driver.execute("BEGIN")
 
 
 _CURES = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -36,23 +36,25 @@ def write_outcomes(
     """Puts a shard's outcomes in place of what was known, inside the caller's transaction.
 
     Results of another version of an image go, whichever model made them, but what people have
-    annotated stays; results of other analyzers for the same version stay, and so do all results
-    where only the reading failed.
+    annotated stays; results of other analyzers for the same version stay, of one that refuses the
+    picture too, and so do all results where only the reading failed.
     """
     known = _known_images(connection, source_id, [outcome.entry.key for outcome in outcomes])
-    stale, again = [], []
+    stale = []
+    again: defaultdict[tuple[int, ...], list[int]] = defaultdict(list)
     for outcome in outcomes:
         row = known.get(outcome.entry.key)
         if row is not None and row.version != outcome.entry.version:
             stale.append(row.id)
         elif row is not None and outcome.failure is None:
-            again.append(row.id)
+            refusing = tuple(i for i, one in enumerate(outcome.results) if one is None)
+            again[refusing].append(row.id)
     outcomes = _warned(known, annotated(connection, stale) if stale else set(), outcomes)
-    replaced = {*stale, *again}
-    kept = [row.id for row in known.values() if row.id not in replaced]
-    with _counted(connection, stale + again + kept) as changed:
+    with _counted(connection, [row.id for row in known.values()]) as changed:
         delete_results(connection, stale, _models_analyzers(connection) if stale else [])
-        delete_results(connection, again, _with_derived(connection, analyzers))
+        for refusing, image_ids in again.items():
+            looked = [one for i, one in enumerate(analyzers) if i not in refusing]
+            delete_results(connection, image_ids, _with_derived(connection, looked))
         _to_pixels(connection, known, outcomes)
         ids = _write_images(connection, source_id, known, outcomes)
         _write_results(connection, ids, analyzers, outcomes)

@@ -137,7 +137,7 @@ class ModelCard:
     derived_from: str = ""
     """SHA-256 of the file that this one was made from."""
     derived_with: str = ""
-    """The options that made it so: dynamic-size, optimize or both."""
+    """What made it so: dynamic-size, optimize or both, or how it was quantized or exported."""
 
     def __post_init__(self) -> None:
         _need(_is_name(self.name), "name", "1 to 200 characters, no slash, no file's ending")

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-import onnxruntime as ort
-from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
-
+from vistadex import settings
 from vistadex.errors import ModelError
 from vistadex.models.cards import ModelFile
 from vistadex.models.runtimes import CUDA, runs_on_cuda
+
+with settings.without_telemetry():
+    import onnxruntime as ort
+    from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 # ONNX Runtime's exceptions have no common base but Exception.
 ORT_ERRORS: tuple[type[Exception], ...] = tuple(
@@ -96,3 +99,23 @@ def _options() -> ort.SessionOptions:
 def _reason(error: Exception) -> str:
     """The first line of ONNX Runtime's message."""
     return str(error).partition("\n")[0][:300]
+
+
+def optimized(model: Any) -> Any:
+    """An onnx.ModelProto with constants and batch normalization folded, as ONNX Runtime does it.
+
+    Raises: ModelError if ONNX Runtime refuses the graph.
+    """
+    import onnx
+
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        options = _options()
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        options.optimized_model_filepath = str(path)
+        try:
+            data = model.SerializeToString()
+            ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        except ORT_ERRORS as error:
+            raise ModelError(f"ONNX Runtime can't use the graph: {_reason(error)}") from error
+        return onnx.load(path)

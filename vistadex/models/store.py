@@ -25,10 +25,12 @@ from vistadex.models.coco import COCO_LISTS
 from vistadex.models.graphs import embedded_card, read_graph
 from vistadex.models.known import KNOWN
 from vistadex.models.recognition import Draft, complete, draft_of_card, draft_of_graph
-from vistadex.records import Json, Task
+from vistadex.records import DecodedImage, Json, Task
 from vistadex.registry import missing_extra
 
 _MIN_PREFIX = 6
+DIFFERENCE = "optimize_difference"
+"""The metric that says by how much an optimized graph's output changed at most."""
 
 
 class InputOptions(TypedDict, total=False):
@@ -60,6 +62,7 @@ class AddOptions(InputOptions, total=False):
     metrics: Mapping[str, float] | None
     dynamic_size: bool
     optimize: bool
+    check_with: Sequence[DecodedImage]
 
 
 class ModelStore:
@@ -81,6 +84,7 @@ class ModelStore:
         metrics: Mapping[str, float] | None = None,
         dynamic_size: bool = False,
         optimize: bool = False,
+        check_with: Sequence[DecodedImage] = (),
         **input: Unpack[InputOptions],
     ) -> ModelFile:
         """Copies a model file into the store, with its card; what is given goes over what is known.
@@ -89,7 +93,9 @@ class ModelStore:
             name: the file's stem if not given.
             classes: one of coco.COCO_LISTS, a text file with one name a line, or the names.
             dynamic_size: stores a copy that takes inputs of any size.
-            optimize: stores a copy that computes the same in less time.
+            optimize: stores a copy that computes the same in less time; the card's metrics say
+                by how much an output changed at most, as `optimize_difference`.
+            check_with: decoded pictures on which that is checked; without, random pixels.
         Raises: ModelQuestionError if the file and the arguments leave something open; ModelError
             if the file is no model, contradicts its card, or the name is another file's.
         """
@@ -104,6 +110,7 @@ class ModelStore:
             metrics=metrics,
             dynamic_size=dynamic_size,
             optimize=optimize,
+            check_with=check_with,
             **input,
         ) as ready:
             self.check_name(ready.card.name, ready.sha256)
@@ -128,7 +135,7 @@ class ModelStore:
         draft = Draft(_card_fields(said), _input_fields(said)).over(known)
         card = complete(file, draft)
         with self._incoming(_suffix(file)) as incoming:
-            sha256, card = _write(file, incoming, sha256, card, dynamic_size, optimize)
+            sha256, card = _write(file, incoming, sha256, card, said)
             ready = ModelFile(incoming, sha256, card)
             try_out(ready, str(file))
             yield ready
@@ -261,9 +268,10 @@ def _suffix(path: Path) -> str:
 
 
 def _write(
-    file: Path, to: Path, sha256: str, card: ModelCard, dynamic_size: bool, optimize: bool
+    file: Path, to: Path, sha256: str, card: ModelCard, said: AddOptions
 ) -> tuple[str, ModelCard]:
     """Writes the bytes to be stored; their SHA-256 and the card that goes with them."""
+    dynamic_size, optimize = said.get("dynamic_size", False), said.get("optimize", False)
     data = file.read_bytes()
     if dynamic_size:
         from vistadex.models.dynamic import make_dynamic
@@ -273,7 +281,8 @@ def _write(
     if optimize:
         from vistadex.models.rewriting import make_faster
 
-        data = make_faster(data, card, file)
+        data, difference = make_faster(data, card, file, said.get("check_with", ()))
+        card = replace(card, metrics={**card.metrics, DIFFERENCE: difference})
     if dynamic_size or optimize:
         card = replace(card, derived_from=sha256, derived_with=rewriting(dynamic_size, optimize))
     with _translated(to.parent):

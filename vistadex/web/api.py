@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
 
 from vistadex import jsonable
-from vistadex.catalog import Catalog, ClassCount, PredicateCount
+from vistadex.catalog import Catalog, ClassCount, ImageCollection, PredicateCount, SearchPage
 from vistadex.catalog.query_facets import FIRST
 from vistadex.errors import CatalogError
 from vistadex.records import FAILURE_REASONS
@@ -106,10 +106,10 @@ TheSearch = Annotated[Asked, Query()]
 
 
 class Choice(TypedDict):
-    """A class or a predicate that letters may become, and how many images have it."""
+    """What letters may become: a class, a predicate or a collection, and how many images it has."""
 
     name: str
-    kind: Literal["class", "predicate"]
+    kind: Literal["class", "predicate", "collection"]
     images: int
 
 
@@ -127,6 +127,11 @@ class Health(TypedDict):
 
 def search(catalog: TheCatalog, asked: TheSearch) -> jsonable.SearchPage:
     """Images of a query, best first; without a query the collection, newest first."""
+    return jsonable.search_page(*found(catalog, asked))
+
+
+def found(catalog: Catalog, asked: Asked) -> tuple[SearchPage, int | None]:
+    """What search() says, not as JSON yet: a page, and how many there are where it is the first."""
     source, model = asked.source or None, asked.model or None
     page = catalog.search(
         asked.q,
@@ -141,7 +146,7 @@ def search(catalog: TheCatalog, asked: TheSearch) -> jsonable.SearchPage:
         total = len(page.results)
         if page.next:
             total = catalog.count(asked.q, min_score=asked.min_score, source=source, model=model)
-    return jsonable.search_page(page, total)
+    return page, total
 
 
 def facets(catalog: TheCatalog, asked: TheFacets) -> jsonable.Facets:
@@ -171,12 +176,17 @@ def complete(
     names: TheNames,
     prefix: Annotated[str, Query(max_length=255, description="how a word of the name begins")],
     kind: Annotated[
-        Literal["", "class", "predicate"], Query(description="only these; empty: both")
+        Literal["", "class", "predicate", "collection"],
+        Query(description="only these; empty: classes and predicates"),
     ] = "",
     limit: Limit = 8,
 ) -> Choices:
-    """Classes and predicates that letters may become; whole names that begin so before others."""
+    """Names that letters may become, whatever their case; those that begin so before others."""
     choices: list[Choice] = []
+    if kind == "collection":
+        known = Completing[ImageCollection](lambda one: one.name)
+        named = known.beginning(prefix, catalog.collections(), limit)
+        return {"choices": [{"name": n.name, "kind": kind, "images": n.images} for n in named]}
     if kind != "predicate":
         classes = names.beginning(prefix, catalog.classes(), limit)
         choices = [

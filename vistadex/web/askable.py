@@ -59,12 +59,19 @@ class Asked:
     model: Model
     pool: ThreadPoolExecutor
 
-    def parameters(self, min_score: float) -> Mapping[str, Json]:
-        """Everything beside the file that changes results with such a minimum."""
+    def indexing(self, min_score: float) -> Analyzer:
+        """The analyzer that a run with such a minimum has; a labeler has its own."""
         if isinstance(self.analyzer, models.ModelAnalyzer):
             options = replace(self.analyzer.options, min_score=min_score)
-            return models.ModelAnalyzer(self.analyzer.file, options).parameters
-        return {**self.analyzer.parameters, "min_score": min_score}
+            return models.ModelAnalyzer(self.analyzer.file, options)
+        return self.analyzer
+
+    def parameters(self, min_score: float) -> Mapping[str, Json]:
+        """Everything beside the file that changes results with such a minimum."""
+        analyzer = self.indexing(min_score)
+        if analyzer is self.analyzer:
+            return {**analyzer.parameters, "min_score": min_score}
+        return analyzer.parameters
 
 
 class Askable:

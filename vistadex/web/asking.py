@@ -1,7 +1,7 @@
 """Asking models about pictures that visitors send: what is in them, with boxes and scores.
 
 Pictures go the way that `vistadex index` takes them, so the answers are the same to the last
-digit; nothing of them is kept.
+digit; nothing of them is kept here (see keeping.py).
 """
 
 from __future__ import annotations
@@ -110,6 +110,22 @@ class Seen:
     """A small JPEG as an address; empty where there is none or none was wanted."""
 
 
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """The files of a request after a model has looked at them."""
+
+    asked: Asked
+    files: tuple[Upload, ...]
+    seen: tuple[Seen | None, ...]
+    """Of each file, in their order; None: not in time."""
+    seconds: float
+
+    @property
+    def previews(self) -> list[str]:
+        """A small JPEG of each file, as Seen has it."""
+        return [one.preview if one is not None else "" for one in self.seen]
+
+
 def detect(request: Request, sent: TheFiles) -> Answer:
     """What a detector finds in each file; `model` is one of the store."""
     return _answered(request, "detect", sent)
@@ -150,7 +166,7 @@ def _answered(request: Request, kind: Kind, sent: Form) -> Answer:
     question = uploads.read_fields(sent, Question)
     askable: Askable = request.app.state.askable
     offer = askable.find(kind, question.model)
-    return ask(askable, offer, sent.files, question.min_score)[0]
+    return ask(askable, offer, sent.files, question.min_score)
 
 
 def ask(
@@ -158,37 +174,57 @@ def ask(
     offer: Offer,
     files: Sequence[Upload],
     min_score: float | None,
-    *,
-    previews: bool = False,
-) -> tuple[Answer, list[str]]:
-    """What a model says of files, and with `previews` an address with a small JPEG of each.
+) -> Answer:
+    """What a model says of files.
 
     Raises: UsageError; ModelError; MissingExtraError; LabelerError where a service answers about
         none of them.
     """
-    started = time.monotonic()
     usual = 0.0 if offer.kind == "classify" else USUAL_MIN_SCORE
     least = usual if min_score is None else min_score
     if least < FLOOR and offer.kind != "classify":
         raise UsageError(f"min_score: {least:g}, expected {FLOOR} to 1 of what is not a classifier")
+    return answered(look(askable, offer, files), least)
+
+
+def look(
+    askable: Askable, offer: Offer, files: Sequence[Upload], *, previews: bool = False
+) -> Looked:
+    """Has a model look at files, and with `previews` makes a small JPEG of each.
+
+    Raises: like ask.
+    """
+    started = time.monotonic()
     asked = askable.ready(offer)
     works = [partial(_look, asked, file, previews) for file in files]
     seen = in_time(asked.pool, works, ANSWERED_WITHIN_S)
     failures = [one.error for one in seen if one is not None and one.error is not None]
     if len(failures) == len(files):
         raise failures[0]
-    answer: Answer = {
-        "model": {
-            "name": offer.name,
-            "sha256": asked.analyzer.sha256,
-            "task": offer.task,
-            "parameters": dict(asked.parameters(least)),
-        },
+    return Looked(asked, tuple(files), tuple(seen), round(time.monotonic() - started, 3))
+
+
+def answered(looked: Looked, least: float) -> Answer:
+    """What a model has seen, without what is less sure than that."""
+    asked = looked.asked
+    return {
+        "model": asked_model(asked, least),
         "min_score": least,
-        "files": [_file(*both, asked, least) for both in zip(files, seen, strict=True)],
-        "seconds": round(time.monotonic() - started, 3),
+        "files": [
+            _file(*both, asked, least) for both in zip(looked.files, looked.seen, strict=True)
+        ],
+        "seconds": looked.seconds,
     }
-    return answer, [one.preview if one is not None else "" for one in seen]
+
+
+def asked_model(asked: Asked, least: float) -> AskedModel:
+    """Who answers, with such a minimum."""
+    return {
+        "name": asked.analyzer.name,
+        "sha256": asked.analyzer.sha256,
+        "task": asked.analyzer.task,
+        "parameters": dict(asked.parameters(least)),
+    }
 
 
 def _look(asked: Asked, file: Upload, wants_preview: bool) -> Seen:
@@ -227,7 +263,7 @@ def _file(file: Upload, seen: Seen | None, asked: Asked, least: float) -> AskedF
         "height": 0,
         "classes": [],
         "boxes": [],
-        "error": _error(seen),
+        "error": error_of(seen),
         "seconds": ANSWERED_WITHIN_S if seen is None else seen.seconds,
     }
     if seen is None or seen.outcome is None or seen.outcome.failure is not None:
@@ -246,7 +282,8 @@ def _file(file: Upload, seen: Seen | None, asked: Asked, least: float) -> AskedF
     return shown
 
 
-def _error(seen: Seen | None) -> AskedError | None:
+def error_of(seen: Seen | None) -> AskedError | None:
+    """Why a file has no answer; None where it has one."""
     if seen is None:
         text = f"no answer within {ANSWERED_WITHIN_S:g} s; send fewer or smaller files"
         return {"reason": "timeout", "message": text}
@@ -266,50 +303,6 @@ def _found(
         score = stored_score(float(result.scores[i])) / SCORE_SCALE
         box = None if boxes is None else cast(Box, tuple(round(side, 2) for side in boxes[i]))
         yield names[int(result.class_ids[i])], score, box
-
-
-class PageQuestion(BaseModel):
-    """What the form of the page says."""
-
-    model: Annotated[str, Field(max_length=300)] = ""
-    """Kind and name, as detect/yolox_nano."""
-    min_score: Annotated[float, Field(ge=FLOOR, le=1, allow_inf_nan=False)] = USUAL_MIN_SCORE
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A bar of a card, and its box."""
-
-    class_name: str
-    score: float
-    box: Box | None
-    hidden: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Card:
-    """One file on the page."""
-
-    file: AskedFile
-    preview: str
-    rows: list[Row]
-
-    @property
-    def hidden(self) -> int:
-        """Rows below the minimum."""
-        return sum(row.hidden for row in self.rows)
-
-
-def cards(answer: Answer, previews: Sequence[str], min_score: float) -> list[Card]:
-    """An answer as cards, on which what is less sure is hidden, to be shown by a script."""
-    found = []
-    for file, preview in zip(answer["files"], previews, strict=True):
-        pairs: list[tuple[str, float, Box | None]] = [
-            (one["class"], one["score"], one["box"]) for one in file["boxes"]
-        ] or [(one["class"], one["score"], None) for one in file["classes"]]
-        rows = [Row(*one, hidden=one[1] < min_score) for one in pairs]
-        found.append(Card(file, preview, rows))
-    return found
 
 
 def chosen(askable: Askable, offers: Sequence[Offer], model: str) -> Offer:

@@ -46,7 +46,7 @@ class Images(BaseModel):
     ] = []
     q: Annotated[
         str | None,
-        Field(max_length=MAX_TEXT, description="without ids: all that this finds; empty: all"),
+        Field(max_length=MAX_TEXT, description="needed without ids: all that this finds"),
     ] = None
     remove: Annotated[bool, Field(description="takes them out")] = False
 
@@ -130,7 +130,14 @@ def collect(
     """Puts images into a collection, which is made where there is none, or takes them out.
 
     Browsers are led to its images.
+
+    Raises: UsageError where no images are meant: a name alone is more often a mistake.
     """
+    if not images.ids and images.q is None:
+        raise UsageError(
+            f"collection {images.name!r}: no images are named; give ids, or a query as q, which "
+            "means all images where it is empty"
+        )
     work = catalog.uncollect if images.remove else catalog.collect
     if images.ids:
         done = work(images.name, images.ids)

@@ -12,12 +12,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pydantic import ValidationError
 
 from vistadex import jsonable
-from vistadex.catalog import Catalog
+from vistadex.catalog import Catalog, SimilarPage
 from vistadex.drawing import hue
 from vistadex.errors import QueryError
 from vistadex.finding_similar import read_box
 from vistadex.records import FAILURE_REASONS
-from vistadex.web import api, asking, queries, refining, saying, uploads, views
+from vistadex.web import api, queries, refining, saying, uploads, views
 from vistadex.web import classes as class_list
 from vistadex.web import exif as cameras
 from vistadex.web import relations as related
@@ -32,9 +32,9 @@ from vistadex.web.api import (
     TheSearch,
     TheShown,
 )
-from vistadex.web.askable import FLOOR, Offer
 from vistadex.web.classes import TheClasses, TheName
 from vistadex.web.relations import TheRelations
+from vistadex.web.snapshot import snapshot
 
 CLASSES_ON_A_PAGE = 500
 TheExif = Annotated[cameras.Exif, Depends(cameras.exif)]
@@ -72,23 +72,27 @@ def rendered(request: Request, name: str, status: int = 200, **values: Any) -> H
 def search(request: Request, catalog: TheCatalog, asked: TheShown) -> Response:
     """The search page: an empty query shows the collection, newest first, with its numbers."""
     started = time.perf_counter()
-    page = api.search(catalog, asked)
-    elapsed_ms = (time.perf_counter() - started) * 1000
-    everything = asked == Shown(limit=asked.limit, facets=asked.facets)
+    with snapshot(catalog) as seen:
+        page, total = api.found(seen, asked)
+        elapsed_ms = (time.perf_counter() - started) * 1000
+        everything = asked == Shown(limit=asked.limit, facets=asked.facets)
+        stats = jsonable.stats(seen.stats()) if everything else None
+        is_counted = _is_counted(seen, asked)
     return rendered(
         request,
         "search.html",
         asked=asked,
-        page=page,
-        tiles=views.tiles(page, asked),
+        total=total,
+        tiles=views.tiles(page.results, asked),
         chips=queries.chips(asked),
-        more=queries.search_href(asked, after=page["next"]) if page["next"] else None,
+        more=queries.search_href(asked, after=page.next) if page.next else None,
         switches=queries.switches(asked),
-        beside=_beside(catalog, asked) if asked.facets or _is_counted(catalog, asked) else None,
+        beside=_beside(catalog, asked) if asked.facets or is_counted else None,
         whole=queries.meant(asked),
         whole_text=queries.query_text(queries.whole(asked)),
+        within=queries.whole(asked).collections,
         elapsed_ms=round(elapsed_ms),
-        stats=jsonable.stats(catalog.stats()) if everything else None,
+        stats=stats,
     )
 
 
@@ -116,12 +120,15 @@ def facets(request: Request, catalog: TheCatalog, asked: TheSearch) -> Response:
 
 def image(request: Request, catalog: TheCatalog, id: ImageId, asked: TheSearch) -> Response:
     """An image with its boxes; q and the rest say which search it comes from, to walk on."""
-    shown = api.image(catalog, id)
     following = None
-    if asked.after:
-        one = asked.model_copy(update={"limit": 1})
-        following = next(iter(views.tiles(api.search(catalog, one), asked)), None)
-    people = saying.people(catalog)
+    with snapshot(catalog) as seen:
+        shown = api.image(seen, id)
+        if asked.after:
+            one = asked.model_copy(update={"limit": 1})
+            following = next(iter(views.tiles(api.found(seen, one)[0].results, asked)), None)
+        people = saying.people(seen)
+        said = saying.by_class(saying.origins(seen, id))
+        no_similar = similar_images.why_nothing(seen)
     parts = similar_images.parts(shown)
     return rendered(
         request,
@@ -132,10 +139,10 @@ def image(request: Request, catalog: TheCatalog, id: ImageId, asked: TheSearch) 
         following=following,
         reasons=FAILURE_REASONS,
         people=people,
-        said=saying.by_class(saying.origins(catalog, id)),
+        said=said,
         sentences=saying.sentences(shown, people),
         at_first=saying.SENTENCES_AT_FIRST,
-        no_similar=similar_images.why_nothing(catalog),
+        no_similar=no_similar,
         parts=[(one, saying.outlines([read_box(one.href.rpartition("=")[2])])) for one in parts],
     )
 
@@ -213,7 +220,7 @@ def similar(
     shown = api.image(catalog, id)
     nothing = similar_images.why_nothing(catalog)
     started = time.perf_counter()
-    page = None if nothing else similar_images.similar(request, catalog, id, asked)
+    page = None if nothing else similar_images.similar_to(request, catalog, id, asked)
     return _similar_page(
         request,
         asked,
@@ -242,7 +249,7 @@ def similar_to_upload(
 ) -> Response:
     """What is like a picture that was sent, as a grid."""
     started = time.perf_counter()
-    page = similar_images.similar_to_upload(catalog, sent)
+    page = similar_images.similar_to_file(catalog, sent)
     asked = uploads.read_fields(sent, similar_images.SimilarAsked)
     return _similar_page(request, asked, page, started, heading=sent.files[0].name)
 
@@ -250,7 +257,7 @@ def similar_to_upload(
 def _similar_page(
     request: Request,
     asked: similar_images.SimilarAsked,
-    page: jsonable.SimilarPage | None,
+    page: SimilarPage | None,
     started: float,
     **values: Any,
 ) -> Response:
@@ -269,43 +276,6 @@ def _similar_page(
         tiles=similar_images.tiles(page) if page else [],
         elapsed_ms=round((time.perf_counter() - started) * 1000),
         **(usual | values),
-    )
-
-
-def ask_start(request: Request) -> Response:
-    """A place to drop pictures, and the models that can be asked about them."""
-    return _ask_page(request, asking.PageQuestion(), request.app.state.askable.offers())
-
-
-def ask(request: Request, sent: asking.TheFiles) -> Response:
-    """What a model says of pictures that were sent: a card for each."""
-    question = uploads.read_fields(sent, asking.PageQuestion)
-    askable = request.app.state.askable
-    offers = askable.offers()
-    offer = asking.chosen(askable, offers, question.model)
-    answer, previews = asking.ask(askable, offer, sent.files, FLOOR, previews=True)
-    shown = asking.cards(answer, previews, question.min_score)
-    return _ask_page(request, question, askable.offers(), offer, shown)
-
-
-def _ask_page(
-    request: Request,
-    question: asking.PageQuestion,
-    offers: list[Offer],
-    chosen: Offer | None = None,
-    cards: list[asking.Card] | None = None,
-) -> Response:
-    if chosen is None and offers:
-        chosen = asking.chosen(request.app.state.askable, offers, "")
-    return rendered(
-        request,
-        "ask.html",
-        question=question,
-        offers=offers,
-        chosen=chosen,
-        cards=cards or [],
-        limits=asking.LIMITS,
-        floor=FLOOR,
     )
 
 

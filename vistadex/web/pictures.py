@@ -27,6 +27,7 @@ from vistadex.web import problems
 from vistadex.web.api import ImageId
 from vistadex.web.cache import Cache
 from vistadex.web.metrics import Metrics
+from vistadex.web.remembering import Memory
 
 T = TypeVar("T")
 THUMBNAIL_HEIGHT = 256
@@ -36,6 +37,8 @@ MAX_SIDE = 8192
 """Of a picture encoded anew, because browsers do not show its own format."""
 UNREAD_REASONS = frozenset({"not_an_image", "too_large", "bad_name", "empty"})
 """What failed so has no picture to show, and may be of any size; the row says why."""
+MEMORY_BYTES = 32 << 20
+"""Of the thumbnails shown last: what an image has shown under a tag, it shows forever."""
 MAX_READS = 8
 MAX_DECODES = 2
 
@@ -102,6 +105,7 @@ class Pictures:
         self._sources: dict[str, Source] = {}
         self._places = Places(local=False, public_only=public_only)
         self._making: dict[str, Future[Picture]] = {}
+        self._shown = Memory[Picture](MEMORY_BYTES)
 
     def close(self) -> None:
         """Waits for the pictures in work and lets the threads go."""
@@ -112,7 +116,16 @@ class Pictures:
     ) -> Response:
         """The answer to a request for a picture; `show` is `original` or `thumbnail`."""
         known = request.headers.get("if-none-match", "")
-        picture = await self.in_thread(lambda: show(id, known))
+        is_thumbnail = show == self.thumbnail
+        picture = self._shown.get((id, tag)) if is_thumbnail else None
+        if picture is None:
+            picture = await self.in_thread(lambda: show(id, known))
+            if is_thumbnail and picture.data and picture.tag == tag:
+                self._shown.put((id, tag), picture, len(picture.data))
+        elif picture.tag in known:
+            picture = replace(picture, data=None)
+        else:
+            self._counted.count_thumbnail("cached")
         unchanging = tag == picture.tag
         keep = "private, max-age=31536000, immutable" if unchanging else "private, no-cache"
         headers = {"ETag": f'"{picture.tag}"', "Cache-Control": keep}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TypeVar
-from urllib.parse import urlencode
+from urllib.parse import quote_plus, urlencode
 
 from vistadex.errors import QueryError
 from vistadex.grammar import SIZE_STEPS, Query, Term, parse, with_options
@@ -73,8 +74,27 @@ def class_text(name: str) -> str:
 
 def query_text(query: Query) -> str:
     """A query as text that parses to the same query."""
-    parts = [_term_text(term) for term in query.terms]
-    text = (" | " if query.mode == "any" else " & ").join(parts)
+    text = _operator(query).join(_term_text(term) for term in query.terms)
+    rest = _limits(query)
+    return " ".join([text, *rest] if text else rest)
+
+
+def term_hrefs(asked: Asked, query: Query) -> Callable[[Term], str]:
+    """Addresses of searches for a query with one term more, put together once but for the term."""
+    operator = _operator(query)
+    before = "".join(_term_text(term) + operator for term in query.terms)
+    after = "".join(f" {limit}" for limit in _limits(query))
+    begin, end = search_href(asked, q="*").split("q=%2A")
+    begin, end = f"{begin}q={quote_plus(before)}", quote_plus(after) + end
+    return lambda term: f"{begin}{quote_plus(_term_text(term))}{end}"
+
+
+def _operator(query: Query) -> str:
+    return " | " if query.mode == "any" else " & "
+
+
+def _limits(query: Query) -> list[str]:
+    """What a query says beside the terms that it wants."""
     rest = [f"-{_term_text(term)}" for term in query.without]
     if query.min_score:
         rest.append(_score_text(query.min_score))
@@ -93,7 +113,7 @@ def query_text(query: Query) -> str:
     rest += [f'collection:"{name}"' for name in query.collections]
     rest += [f'-collection:"{name}"' for name in query.not_in]
     rest += [f'{name}:"{value}"' for name, value in query.attributes]
-    return " ".join([text, *rest] if text else rest)
+    return rest
 
 
 def _term_text(term: Term) -> str:
@@ -132,6 +152,12 @@ def search_href(asked: Asked, **changes: str | float | int) -> str:
         if value != getattr(usual, name)
     }
     return "/?" + urlencode(given) if given else "/"
+
+
+def search_hrefs(asked: Asked, **changes: str | float | int) -> Callable[[str], str]:
+    """What search_href() says of many queries, none of them empty, and the same changes."""
+    before, after = search_href(asked, q="*", **changes).split("q=%2A")
+    return lambda text: f"{before}q={quote_plus(text)}{after}"
 
 
 def meant(asked: Sought) -> str:

@@ -93,13 +93,12 @@ class _Refiner:
     """Links to the search with one part more."""
 
     def __init__(self, asked: Asked, query: Query) -> None:
-        self.asked, self.query = asked, query
-
-    def href(self, query: Query, **changes: str | float) -> str:
-        return queries.search_href(self.asked, q=queries.query_text(query), **changes)
-
-    def with_term(self, term: Term) -> str:
-        return self.href(replace(self.query, terms=(*self.query.terms, term)))
+        self.query = query
+        self.with_term = queries.term_hrefs(asked, query)
+        self._href = queries.search_hrefs(asked)
+        self._of_source = queries.search_hrefs(asked, source="")
+        self._of_model = queries.search_hrefs(asked, model="")
+        self._of_score = queries.search_hrefs(asked, min_score=0.0)
 
     def with_class(self, name: str) -> str:
         return self.with_term(Term(name))
@@ -108,19 +107,21 @@ class _Refiner:
         return self.with_term(Term(relation=RelationPattern("", queries.pattern_part(name), "")))
 
     def with_source(self, uri: str) -> str:
-        return self.href(replace(self.query, source=uri), source="")
+        return self._of_source(queries.query_text(replace(self.query, source=uri)))
 
     def with_model(self, name: str) -> str:
-        return self.href(replace(self.query, model=name), model="")
+        return self._of_model(queries.query_text(replace(self.query, model=name)))
 
     def with_status(self, status: str) -> str:
-        return self.href(replace(self.query, status=status))
+        return self._href(queries.query_text(replace(self.query, status=status)))
 
     def with_score(self, least: float) -> str:
-        return self.href(replace(self.query, min_score=round(least * SCORE_SCALE)), min_score=0.0)
+        changed = replace(self.query, min_score=round(least * SCORE_SCALE))
+        return self._of_score(queries.query_text(changed))
 
     def with_size(self, least: float) -> str:
-        return self.href(replace(self.query, min_size=round(least * SIZE_STEPS)))
+        changed = replace(self.query, min_size=round(least * SIZE_STEPS))
+        return self._href(queries.query_text(changed))
 
 
 def _named(found: Facets, one: _Refiner, query: Query) -> Iterable[Group]:

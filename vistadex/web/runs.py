@@ -292,6 +292,8 @@ def _indexed(one: Run) -> str:
     if one["images_per_s"]:
         parts[0] += f" ({one['images_per_s']:,.3g} per second)"
     parts += [f"{numbers.get('unchanged', 0):,} unchanged", f"{one['failed']:,} failed"]
+    if numbers.get("refused"):
+        parts.append(f"{numbers['refused']:,} without the labeler, which refused them")
     if numbers.get("vanished"):
         parts.append(f"{numbers['vanished']:,} gone from the source")
     return f"{numbers.get('images', 0):,} images: {', '.join(parts)},"
@@ -319,6 +321,14 @@ def _built(one: Run) -> str:
     return f"{what} written as a data set"
 
 
+def _trained(one: Run) -> str:
+    numbers = one["numbers"]
+    metrics = numbers.get("metrics") or {}
+    said = f", AP50 {metrics['AP50']:.3f}" if "AP50" in metrics else ""
+    pictures = f"{numbers.get('images', 0):,} images"
+    return f"A detector trained for {numbers.get('epochs', 0):,} epochs on {pictures}{said},"
+
+
 def _plainly(one: Run) -> str:
     return f"{one['done'] or 0:,} images"
 
@@ -329,4 +339,5 @@ _SENTENCES: Mapping[str, Any] = {
     "relate": _related,
     "duplicates": _compared,
     "dataset": _built,
+    "train": _trained,
 }

@@ -5,17 +5,17 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import Depends, Query, Request
 from pydantic import BaseModel, Field
 
 from vistadex import jsonable, settings
-from vistadex.catalog import Catalog
+from vistadex.catalog import Catalog, IndexedImage, SimilarPage
 from vistadex.errors import NotFoundError
 from vistadex.finding_similar import embedded, read_box
 from vistadex.web import uploads, views
-from vistadex.web.api import MAX_LIMIT, MAX_TEXT, USUAL_LIMIT, Asked, ImageId, TheCatalog
+from vistadex.web.api import MAX_LIMIT, MAX_TEXT, USUAL_LIMIT, ImageId, TheCatalog
 from vistadex.web.uploads import Form, UploadLimits
 
 LIMITS = UploadLimits(max_files=1, max_bytes=33 << 20)
@@ -66,24 +66,32 @@ def similar(
     request: Request, catalog: TheCatalog, id: ImageId, asked: TheSimilar
 ) -> jsonable.SimilarPage:
     """Images most like one of the catalog, or like a part of it, most similar first."""
+    return jsonable.similar_page(similar_to(request, catalog, id, asked))
+
+
+def similar_to(request: Request, catalog: Catalog, id: int, asked: SimilarAsked) -> SimilarPage:
+    """What similar() says, not as JSON yet."""
     model = asked.model or None
     if not asked.box:
-        found = catalog.similar(id, query=asked.q, limit=asked.limit, model=model)
-        return jsonable.similar_page(found)
+        return catalog.similar(id, query=asked.q, limit=asked.limit, model=model)
     embedder = catalog.embedders(model)[0]
     box = read_box(asked.box)
     data = request.app.state.pictures.content(id).data
     broken = bool(catalog.image(id).warning)
     with uploads.DECODING:
         vector = embedded(embedder, data, box=box, place=f"image {id}", allow_truncated=broken)
-    found = catalog.similar(
+    return catalog.similar(
         vector, query=asked.q, limit=asked.limit, model=embedder.sha256, without=id
     )
-    return jsonable.similar_page(found)
 
 
 def similar_to_upload(catalog: TheCatalog, sent: TheUpload) -> jsonable.SimilarPage:
     """Images most like a picture that is sent along; nothing of it is kept."""
+    return jsonable.similar_page(similar_to_file(catalog, sent))
+
+
+def similar_to_file(catalog: Catalog, sent: Form) -> SimilarPage:
+    """What similar_to_upload() says, not as JSON yet."""
     asked = uploads.read_fields(sent, SimilarAsked)
     embedder = catalog.embedders(asked.model or None)[0]
     file = sent.files[0]
@@ -95,8 +103,7 @@ def similar_to_upload(catalog: TheCatalog, sent: TheUpload) -> jsonable.SimilarP
             place=file.name,
             max_pixels=min(LIMITS.max_pixels, settings.value("max_pixels", None, int)),
         )
-    found = catalog.similar(vector, query=asked.q, limit=asked.limit, model=embedder.sha256)
-    return jsonable.similar_page(found)
+    return catalog.similar(vector, query=asked.q, limit=asked.limit, model=embedder.sha256)
 
 
 def why_nothing(catalog: Catalog) -> str:
@@ -108,17 +115,14 @@ def why_nothing(catalog: Catalog) -> str:
     return ""
 
 
-def tiles(page: jsonable.SimilarPage) -> list[views.Tile]:
+def tiles(page: SimilarPage) -> list[views.Tile]:
     """The results as tiles of the grid, with their similarity."""
-    return [_tile(one["image"], one["similarity"]) for one in page["results"]]
+    return [_tile(one.image, one.similarity) for one in page.results]
 
 
-def _tile(image: jsonable.Image, similarity: float) -> views.Tile:
-    result: Any = {**image, "score": similarity, "matched": 1, "cursor": ""}
-    page: jsonable.SearchPage = {"query": "", "total": None, "results": [result], "next": None}
-    (tile,) = views.tiles(page, Asked())
-    text = f"{tile.text}, similarity {similarity:.2f}"
-    return dataclasses.replace(tile, href=f"/image/{image['id']}", text=text)
+def _tile(image: IndexedImage, similarity: float) -> views.Tile:
+    tile = views.tile(image, href=f"/image/{image.id}", caption=views.score(similarity))
+    return dataclasses.replace(tile, text=f"{tile.text}, similarity {similarity:.2f}")
 
 
 def parts(image: jsonable.Image) -> list[Part]:

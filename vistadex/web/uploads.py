@@ -1,7 +1,7 @@
 """Pictures that a visitor sends: read within limits of number, bytes, pixels and time.
 
-A request that goes beyond a limit is refused as a whole. Nothing is kept: what is larger than a
-megabyte lies in an unnamed temporary file while the request is read.
+A request that goes beyond a limit is refused as a whole. Nothing is kept here: what is larger
+than a megabyte lies in an unnamed temporary file while the request is read.
 """
 
 from __future__ import annotations

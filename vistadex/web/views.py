@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
+from vistadex import jsonable
+from vistadex.catalog import FoundBox, IndexedImage, SearchResult
 from vistadex.drawing import hue
 from vistadex.grammar import parse
-from vistadex.jsonable import Box, FoundBox, Image, SearchPage, SearchResult
 from vistadex.records import NOMINAL_SIDE
 from vistadex.web import queries
 from vistadex.web.api import Asked
@@ -50,47 +51,62 @@ class ImageView:
     height: int
     nominal: bool
     """Whether width and height are no pixels: boxes are known as fractions alone."""
-    labels: list[tuple[FoundBox, str, float, float]]
+    labels: list[tuple[jsonable.FoundBox, str, float, float]]
     """Boxes with their labels' places: side from which, and how far from there and from the top,
     in percent of the picture; none where the picture's size is not known."""
     text: str
 
 
-def tiles(page: SearchPage, asked: Asked) -> list[Tile]:
-    """A page's results as tiles; the boxes are those of the classes asked for, or all."""
+def tiles(results: Iterable[SearchResult], asked: Asked) -> list[Tile]:
+    """Results as tiles; the boxes are those of the classes asked for, or all."""
     terms = parse(asked.q).terms
     wanted = {term.class_name.casefold() for term in terms if term.relation is None}
-    return [_tile(result, asked, wanted) for result in page["results"]]
+    # A cursor has digits and dots alone: no sign that an address writes otherwise.
+    before, after = queries.search_href(asked, after="*").removeprefix("/").split("after=%2A")
+    return [
+        tile(
+            result.image,
+            href=f"/image/{result.image.id}{before}after={result.cursor}{after}",
+            caption=score(result.score) if result.matched else "",
+            wanted=wanted,
+        )
+        for result in results
+    ]
 
 
-def _tile(result: SearchResult, asked: Asked, wanted: set[str]) -> Tile:
-    nominal = result["width"] == NOMINAL_SIDE
-    width, height = (4, 3) if nominal else (result["width"] or 4, result["height"] or 3)
-    state = queries.search_href(asked, after=result["cursor"]).removeprefix("/")
-    drawn = [one for one in result["boxes"] if not wanted or one["class"].casefold() in wanted]
+def tile(image: IndexedImage, *, href: str, caption: str, wanted: Collection[str] = ()) -> Tile:
+    """An image as a tile.
+
+    Args:
+        wanted: classes whose boxes are drawn, in small letters; of none: all.
+    """
+    nominal = image.width == NOMINAL_SIDE
+    width, height = (4, 3) if nominal else (image.width or 4, image.height or 3)
+    uri = image.uri
     return Tile(
-        id=result["id"],
-        href=f"/image/{result['id']}{state}",
-        src=picture_href("thumbnail", result["id"], result["uri"], result["version"]),
+        id=image.id,
+        href=href,
+        src=picture_href("thumbnail", image.id, uri, image.version),
         width=width,
         height=height,
         ratio=round(min(WIDEST, max(NARROWEST, width / height)), 3),
-        caption=score(result["score"]) if result["matched"] else "",
-        text=_said(result["classes"], result["uri"]),
-        paths=_paths(drawn[:MAX_TILE_BOXES]) if result["width"] and not nominal else [],
+        caption=caption,
+        text=_said(((one.class_name, one.score) for one in image.classes[:5]), uri),
+        paths=_paths(image.boxes, wanted) if image.width and not nominal else [],
     )
 
 
-def _paths(boxes: Iterable[FoundBox]) -> list[tuple[int, str]]:
+def _paths(boxes: Sequence[FoundBox], wanted: Collection[str]) -> list[tuple[int, str]]:
+    drawn = [one for one in boxes if not wanted or one.class_name.casefold() in wanted]
     by_class: dict[str, list[str]] = {}
-    for one in boxes:
-        x0, y0, x1, y1 = (round(value) for value in one["box"])
-        by_class.setdefault(one["class"], []).append(f"M{x0} {y0}H{x1}V{y1}H{x0}z")
+    for one in drawn[:MAX_TILE_BOXES]:
+        x0, y0, x1, y1 = map(round, one.box_xyxy)
+        by_class.setdefault(one.class_name, []).append(f"M{x0} {y0}H{x1}V{y1}H{x0}z")
     return [(hue(name), "".join(parts)) for name, parts in by_class.items()]
 
 
-def _said(classes: Iterable[Mapping[str, Any]], uri: str) -> str:
-    said = ", ".join(f"{one['class']} {score(one['score'])}" for one in list(classes)[:5])
+def _said(classes: Iterable[tuple[str, float]], uri: str) -> str:
+    said = ", ".join(f"{name} {score(value)}" for name, value in classes)
     return said or uri.rpartition("/")[2]
 
 
@@ -99,7 +115,7 @@ def picture_href(kind: str, id: int, uri: str, version: str) -> str:
     return f"/{kind}/{id}?v={picture_tag(uri, version)}"
 
 
-def image_view(image: Image) -> ImageView:
+def image_view(image: jsonable.Image) -> ImageView:
     """Where the image page draws what."""
     width, height = image["width"] or 4, image["height"] or 3
     original, thumbnail = (
@@ -117,11 +133,11 @@ def image_view(image: Image) -> ImageView:
             for one in image["boxes"]
             if image["width"]
         ],
-        text=_said(image["classes"], image["uri"]),
+        text=_said(((one["class"], one["score"]) for one in image["classes"][:5]), image["uri"]),
     )
 
 
-def _label_place(box: Box, width: int, height: int) -> tuple[str, float, float]:
+def _label_place(box: jsonable.Box, width: int, height: int) -> tuple[str, float, float]:
     """At the box's left corner, or at its right one where the label would leave the picture."""
     x0, y0, x1, _ = box
     top = round(100 * y0 / height, 2)

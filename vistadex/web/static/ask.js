@@ -1,6 +1,8 @@
-// Asking about pictures that are dropped, pasted or chosen: each is sent by itself, and the server's card takes its place.
+// Asking about pictures that are dropped, pasted or chosen: each is sent by itself, and the server's card takes its place;
+// sent once more where it shall be kept.
 const form = document.querySelector('#ask');
 const answers = document.querySelector('#answers');
+const keep = form?.querySelector('[formaction]');
 const root = document.documentElement;
 const AT_A_TIME = 2;
 const BUSY_MS = 2000;
@@ -30,7 +32,7 @@ function element(name, text) {
   return made;
 }
 
-function ask(chosen) {
+function ask(chosen, action = form.getAttribute('action')) {
   files = [...chosen];
   const jobs = files.map((file) => {
     const card = element('article', '');
@@ -39,8 +41,9 @@ function ask(chosen) {
     bar.setAttribute('aria-label', file.name);
     bar.value = 0;
     card.append(element('h2', file.name), bar);
-    return { file, card, bar, model: form.elements.model.value };
+    return { file, card, bar, action, model: form.elements.model.value };
   });
+  form.elements.files.required = false; // what was dropped is asked about again
   answers.prepend(...jobs.map((job) => job.card));
   waiting.push(...jobs);
   next();
@@ -57,13 +60,27 @@ function fail(job, text) {
   job.bar.replaceWith(said);
 }
 
+function show(job, card) {
+  job.card.replaceWith(card);
+  job.card = card;
+  sift();
+  const button = card.querySelector('.kept button');
+  button?.addEventListener('click', () => {
+    button.replaceWith(job.bar);
+    job.bar.value = 0;
+    job.action = keep.getAttribute('formaction');
+    waiting.push(job);
+    next();
+  });
+}
+
 function send(job) {
   const request = new XMLHttpRequest();
   const body = new FormData();
   body.append('files', job.file);
   body.append('model', job.model);
   sending++;
-  request.open('POST', form.getAttribute('action'));
+  request.open('POST', job.action);
   request.setRequestHeader('Accept', 'text/html');
   request.responseType = 'document';
   request.upload.onprogress = (event) => {
@@ -77,8 +94,7 @@ function send(job) {
     if (request.status === 503) {
       setTimeout(() => { waiting.push(job); next(); }, BUSY_MS);
     } else if (card) {
-      job.card.replaceWith(document.importNode(card, true));
-      sift();
+      show(job, document.importNode(card, true));
     } else {
       fail(job, page?.querySelector('.problem')?.textContent ?? 'The server did not answer; reload this page');
     }
@@ -96,7 +112,10 @@ if (form) {
   form.elements.files.addEventListener('change', () => ask(form.elements.files.files));
   form.addEventListener('submit', (event) => {
     event.preventDefault();
-    ask(form.elements.files.files.length ? form.elements.files.files : files);
+    const unkept = answers.querySelectorAll('.kept button');
+    const keeping = keep && event.submitter === keep;
+    if (keeping && unkept.length) unkept.forEach((button) => button.click());
+    else ask(form.elements.files.files.length ? form.elements.files.files : files, keeping ? keep.getAttribute('formaction') : undefined);
   });
   document.addEventListener('dragover', (event) => {
     if (!carries(event)) return;

@@ -1,8 +1,9 @@
-// The search box: completes the class or relation at the caret. Without this module it is a plain form.
+// The search box: completes what stands at the caret: a class, a relation, a collection or a word. Without this module it is a plain form.
 const box = document.querySelector('#q');
 const list = document.querySelector('#choices');
 let active = -1;
 let asked = 0;
+const WORDS = { duplicate: ['exact', 'near'], status: ['ok', 'failed', 'vanished', 'unseen'], sort: ['newest', 'score'] };
 
 // What is being written at the caret: its letters, how to ask for choices, and how to put one there.
 function atCaret() {
@@ -17,6 +18,13 @@ function atCaret() {
     const end = parts.length < 2 ? '/' : '" ';
     return { word, kind, put: (one) => [start + literal(one.name) + end, /^[^"/&|]*["/]?\s*/] };
   }
+  const field = /^(.*(?:^|[\s&|])-?(collection|duplicate|sort|status):)(?:("[^"]*)|([^\s&|"]*))$/is.exec(before);
+  if (field) {
+    const [, start, name, quote, plain] = field;
+    const word = quote?.slice(1) ?? plain;
+    const words = WORDS[name.toLowerCase()];
+    return { word, words, kind: 'collection', put: (one) => [start + simple(one.name) + ' ', quote ? /^[^"]*"?\s*/ : /^[^\s&|"]*\s*/] };
+  }
   const [, head, word] = /^(.*[&|]\s*|.*\s-|-|)\s*"?([^&|"<>]*)$/s.exec(before) ?? [];
   if (!word?.trim() || /^[A-Za-z_][\w.-]*:/.test(word)) return null;
   const minus = word.startsWith('-') ? '-' : '';
@@ -24,6 +32,7 @@ function atCaret() {
   return { word: word.slice(minus.length).trim(), kind: '', put: (one) => [start + text(one), /^[^&|]*?(?=\s*([&|]|\s-|$))/] };
 }
 
+const simple = (name) => (/^[\w.-]+$/.test(name) ? name : `"${name}"`);
 const literal = (name) => name.replace(/[\\%_/]/g, '\\$&');
 const quoted = (name) => (/["&|<>]|^-|\s-|(^|\s)([\w.-]+:|(score|size)$)|^\s|\s$|\s\s/.test(name) ? `"${name}"` : name);
 const text = (one) => (one.kind === 'class' ? quoted(one.name) : `relation:"/${literal(one.name)}/"`);
@@ -35,7 +44,8 @@ function close() {
   box.removeAttribute('aria-activedescendant');
 }
 
-async function choices({ word, kind }) {
+async function choices({ word, words, kind }) {
+  if (words) return words.filter((name) => name.startsWith(word.toLowerCase())).map((name) => ({ name, kind: 'word' }));
   const answer = await fetch('/api/v1/complete?' + new URLSearchParams({ prefix: word, kind }));
   return (await answer.json()).choices.filter((one) => !one.name.includes('"')); // no query can name such a one
 }
@@ -43,7 +53,7 @@ async function choices({ word, kind }) {
 async function suggest() {
   const here = atCaret();
   const turn = ++asked;
-  if (!here?.word) return close();
+  if (!here || (here.kind !== 'collection' && !here.word)) return close();
   const found = await choices(here).catch(() => []);
   if (turn !== asked || document.activeElement !== box) return;
   list.replaceChildren(...found.map((one, i) => {
@@ -52,7 +62,7 @@ async function suggest() {
     item.id = 'choice-' + i;
     item.role = 'option';
     Object.assign(item.dataset, { name: one.name, kind: one.kind });
-    count.textContent = (one.kind === 'class' ? '' : 'relation · ') + one.images.toLocaleString('en');
+    count.textContent = (one.kind === 'predicate' ? 'relation · ' : '') + (one.images?.toLocaleString('en') ?? '');
     item.append(one.name, ' ', count);
     return item;
   }));

@@ -1,7 +1,8 @@
 // Selected images, kept for the tab across searches. Actions are for them; without any, for all found.
 const grid = document.querySelector('#grid');
 const menu = document.querySelector('#actions');
-const [all, none, csv, dataset, collect] = ['#pick-all', '#pick-none', '#csv', '#dataset', '#collect'].map((id) => menu?.querySelector(id));
+const [all, none, csv, dataset] = ['#pick-all', '#pick-none', '#csv', '#dataset'].map((id) => menu?.querySelector(id));
+const forms = menu?.querySelectorAll('form');
 const FEW = 500; // ids that fit into an address
 const picked = new Set(JSON.parse(sessionStorage.getItem('picked') ?? '[]'));
 const usual = menu && { summary: menu.firstElementChild.textContent, csv: csv.href, dataset: dataset?.href };
@@ -16,7 +17,10 @@ function show() {
   menu.classList.toggle('picking', some);
   none.hidden = !some;
   csv.href = some ? '/api/v1/search.csv?ids=' + ids.slice(0, FEW) : usual.csv;
-  if (collect) collect.elements.ids.value = ids;
+  for (const form of forms) {
+    form.elements.ids.value = ids;
+    if ('remove' in form.elements) form.hidden = !some;
+  }
   if (!dataset) return;
   dataset.href = some ? '/datasets?ids=' + ids : usual.dataset;
   dataset.hidden = ids.length > FEW; // a collection holds more
@@ -57,6 +61,7 @@ if (menu) {
   show();
   new MutationObserver(show).observe(grid, { childList: true });
   all.addEventListener('click', () => pick(grid.children, true));
+  for (const form of forms) if ('remove' in form.elements) form.addEventListener('submit', () => sessionStorage.removeItem('picked'));
   none.addEventListener('click', () => { picked.clear(); pick([], true); });
   csv.addEventListener('click', download);
   grid.addEventListener('click', (event) => {
