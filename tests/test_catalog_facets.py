@@ -28,7 +28,7 @@ from vistadex.catalog import (
     writing,
 )
 from vistadex.catalog.answering import Answers
-from vistadex.catalog.following import Following
+from vistadex.catalog.following import Following, Tier
 from vistadex.catalog.query_facets import KnownFacets, Question
 from vistadex.catalog.ranking import Search
 from vistadex.catalog.scope import Scope, Wanted
@@ -157,18 +157,23 @@ def test_models_of_one_name_are_one_origin_and_people_are_told_apart(catalog: Ca
     }
 
 
+def snapshot(catalog: Catalog, folder: Path) -> Tier:
+    """The posting lists of a catalog as it is."""
+    following = Following(catalog.reading, folder / "postings")
+    assert following.rebuild()
+    with catalog.reading() as connection:
+        view = following.current(connection)
+    assert view is not None
+    return view.tiers[0]
+
+
 def test_a_snapshot_has_the_facets_of_its_largest_classes(
     catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng = random.Random(8)
     filled(catalog, rng)
     monkeypatch.setattr(ranking_facets, "FEW_STORED", 20)
-    following = Following(catalog.reading, tmp_path / "postings")
-    assert following.rebuild()
-    with catalog.reading() as connection:
-        view = following.current(connection)
-    assert view is not None
-    tier = view.tiers[0]
+    tier = snapshot(catalog, tmp_path)
     rows = np.diff(tier.postings.lists["class"].starts)
     assert tier.postings.facets_of.size == np.count_nonzero(rows >= 20) + 1 > 2
     for key in tier.postings.facets_of.tolist():
@@ -194,12 +199,7 @@ def test_facets_by_what_is_left_out_equal_those_that_are_counted(
     rng = random.Random(11)
     filled(catalog, rng)
     monkeypatch.setattr(ranking_facets, "FEW_STORED", 1)
-    following = Following(catalog.reading, tmp_path / "postings")
-    assert following.rebuild()
-    with catalog.reading() as connection:
-        view = following.current(connection)
-    assert view is not None
-    postings = view.tiers[0].postings
+    postings = snapshot(catalog, tmp_path).postings
     monkeypatch.setattr(ranking, "SHORT", 0)
     monkeypatch.setattr(ranking_facets, "FEW_ROWS", few)
     narrowed: list[dict[str, Any]] = [{"status": one} for one in ("ok", "vanished", "unseen")]
@@ -222,12 +222,7 @@ def test_facets_of_any_by_what_others_add_equal_those_that_are_counted(
     rng = random.Random(12)
     filled(catalog, rng)
     monkeypatch.setattr(ranking_facets, "FEW_STORED", 11)
-    following = Following(catalog.reading, tmp_path / "postings")
-    assert following.rebuild()
-    with catalog.reading() as connection:
-        view = following.current(connection)
-    assert view is not None
-    postings = view.tiers[0].postings
+    postings = snapshot(catalog, tmp_path).postings
     monkeypatch.setattr(ranking, "SHORT", 0)
     monkeypatch.setattr(ranking_facets, "FEW_ROWS", few)
     stored = {key for key in postings.facets_of.tolist() if key != ranking_facets.NOTHING}

@@ -50,7 +50,7 @@ def test_boxes_stay_on_their_objects(
     for i in range(40):
         random = np.random.default_rng(i)
         first = pictures.get(i % len(pictures))
-        sample = augmented(first, lambda: pictures.get(i % 5), 128, how, random)  # noqa: B023
+        sample = augmented(first, lambda i=i: pictures.get(i % 5), 128, how, random)
         assert sample.pixels.shape == (128, 128, 3)
         covered = np.zeros((128, 128), bool)
         for x0, y0, x1, y1 in sample.boxes.round().astype(int):

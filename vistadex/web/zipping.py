@@ -7,6 +7,8 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from typing_extensions import Buffer
+
 PART_BYTES = 1 << 18
 
 
@@ -20,9 +22,9 @@ class _Sent(io.RawIOBase):
         """Always; it can't seek, so that sizes stand behind the files."""
         return True
 
-    def write(self, data: object) -> int:
+    def write(self, data: Buffer, /) -> int:
         """Keeps bytes until take()."""
-        part = bytes(memoryview(data))  # type: ignore[arg-type]
+        part = bytes(data)
         self._parts.append(part)
         return len(part)
 
